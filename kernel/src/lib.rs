@@ -1,0 +1,1 @@
+//! A Curio-style scheduling kernel.

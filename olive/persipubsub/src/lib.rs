@@ -1,0 +1,1 @@
+//! A brokerless persistent publish/subscribe queue on LMDB.

@@ -1,0 +1,1 @@
+//! The task queue that people leave Celery for.

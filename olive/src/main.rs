@@ -1,0 +1,3 @@
+//! The `olive` binary.
+
+fn main() {}

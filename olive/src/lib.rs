@@ -1,1 +1,9 @@
-//! The task queue that people leave Celery for.
+//! olive: a task queue that a person can understand in an afternoon and trust in production.
+//!
+//! A **task** is a named function, a **job** one submission of it, an **attempt** one run of a
+//! job. Jobs are JSON messages on AMQP 0-9-1; they run Rust functions, Python functions by import
+//! path, or executables, and every job is settled exactly as promised.
+#![forbid(unsafe_code)]
+
+pub mod outcome;
+pub mod registry;

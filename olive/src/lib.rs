@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod outcome;
+pub mod probe;
 pub mod registry;

@@ -13,7 +13,9 @@ struct Sent {
     value: Option<Value>,
     reply: Option<Status>,
     dead: Option<String>,
+    /// Whether it counts as settled, and whether as right.
     settled: bool,
+    right: bool,
 }
 
 /// One line of the closing table.
@@ -60,6 +62,7 @@ impl Tally {
             reply: None,
             dead: None,
             settled: false,
+            right: false,
         };
         self.jobs.insert(tid, job);
     }
@@ -98,7 +101,7 @@ impl Tally {
         let (fate, row) = (&self.fates[job.group], &mut self.rows[job.group]);
         if job.reply == fate.reply && job.dead.as_deref() == fate.dead {
             if !job.settled {
-                job.settled = true;
+                (job.settled, job.right) = (true, true);
                 row.right += 1;
                 self.settled += 1;
             }
@@ -114,7 +117,8 @@ impl Tally {
             if !job.settled {
                 job.settled = true;
                 self.settled += 1;
-            } else {
+            }
+            if std::mem::take(&mut job.right) {
                 row.right -= 1; // it had its fate, and then something more came
             }
         }

@@ -1,0 +1,401 @@
+//! The store as one process has it open: environments, locks, bell; one write transaction for many
+//! operations; the look at a queue's front.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
+
+use crate::config::Config;
+use crate::error::{Error, Resource, Result};
+use crate::lease::{Ask, Leases, Look};
+use crate::op::{Done, Op, Target};
+use crate::record::{Head, QueueId};
+use crate::space::Space;
+use crate::sys::{self, Bell, ByteLocks};
+use crate::tx::{Trees, Tx};
+
+/// What a power cut may take. Whatever is chosen, a killed *process* loses nothing that was
+/// answered, and breaks nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Every commit is on the disk before its call returns. The default.
+    #[default]
+    Sync,
+    /// The disk may lag behind by this time: a power cut takes the last commits with it, never the
+    /// store's consistency. Saves one of the two syncs of a commit.
+    Interval(Duration),
+    /// The operating system writes when it likes: a power cut may leave an unreadable store. For
+    /// data that can be made again.
+    None,
+}
+
+/// How to open a store. The defaults are the original's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Address space, and the most the file can grow to, in bytes; rounded up to whole pages.
+    /// Default 32 GiB. The file is sparse and only grows as needed.
+    pub map_size: usize,
+    /// How many read transactions may be open at once, over all processes. Default 1,024. Fixed by
+    /// whoever opens the store first.
+    pub max_readers: u32,
+    /// What a power cut may take. Default [`Durability::Sync`]. Holds for this process's commits.
+    pub durability: Durability,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            map_size: 32 << 30,
+            max_readers: 1024,
+            durability: Durability::Sync,
+        }
+    }
+}
+
+/// Bytes of the file `locks`; the owners' come after them.
+const OPENING: u32 = 0;
+const IN_USE: u32 = 1;
+
+/// Between two sweeps for readers that died, in commits.
+const SWEEP_EVERY: u64 = 1024;
+
+/// The paths open in this process. LMDB's locks belong to the process, so this must too.
+static OPEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+pub(crate) struct Engine {
+    pub(crate) env: Env<WithoutTls>,
+    pub(crate) leases: Leases,
+    pub(crate) bell: Bell,
+    pub(crate) space: Space,
+    trees: OnceLock<Trees>,
+    opening: Mutex<()>,
+    config: Mutex<Arc<Config>>,
+    commits: AtomicU64,
+    locks: Arc<ByteLocks>,
+    pub(crate) path: PathBuf,
+    pid: u32,
+    _registered: Registered,
+}
+
+/// A path's entry in [`OPEN`]. Dropped last.
+struct Registered(PathBuf);
+
+impl Registered {
+    fn new(path: &Path) -> Result<Self> {
+        match OPEN
+            .lock()
+            .expect("no panic happens under this lock")
+            .insert(path.to_owned())
+        {
+            true => Ok(Registered(path.to_owned())),
+            false => Err(Error::AlreadyOpen(path.to_owned())),
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        OPEN.lock()
+            .expect("no panic happens under this lock")
+            .remove(&self.0);
+    }
+}
+
+impl Engine {
+    pub(crate) fn open(path: &Path, options: Options) -> Result<Self> {
+        let path = path.canonicalize()?;
+        let registered = Registered::new(&path)?;
+        let locks = Arc::new(ByteLocks::open(&path.join("locks"))?);
+        // One process at a time opens: it may find a half-made volatile directory, or remove an old one.
+        locks.lock(OPENING)?;
+        locks.share(IN_USE)?;
+        let env = open_env(&path, options)?;
+        let swept = env.clear_stale_readers()?;
+        if swept > 0 {
+            log::info!(
+                "persipubsub: cleared {swept} stale readers of {}",
+                path.display()
+            );
+        }
+        let trees = OnceLock::new();
+        let read = env.read_txn()?;
+        let newest_ms = match Trees::open(&env, &read)? {
+            Some(found) => {
+                found.global(&read)?;
+                let newest_ms = found
+                    .messages
+                    .last(&read)?
+                    .map_or(0, |(_, record)| Head::decode(record).sent_ms);
+                _ = trees.set(found);
+                newest_ms
+            }
+            None => 0,
+        };
+        // Committing keeps the handles of the trees open.
+        read.commit()?;
+        let volatile = volatile_dir(&path)?;
+        let leases = Leases::open(&volatile, locks.clone(), newest_ms)?;
+        let bell = Bell::open(&volatile.join("bell"))?;
+        locks.unlock(OPENING)?;
+        let space = Space::new(&env)?;
+        Ok(Engine {
+            env,
+            leases,
+            bell,
+            space,
+            trees,
+            opening: Mutex::default(),
+            config: Mutex::default(),
+            commits: AtomicU64::new(1),
+            locks,
+            path,
+            pid: std::process::id(),
+            _registered: registered,
+        })
+    }
+
+    /// Whether this is the process that opened the store.
+    pub(crate) fn is_home(&self) -> bool {
+        std::process::id() == self.pid
+    }
+
+    /// Refuses after a fork: LMDB's locks did not come along.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_home() {
+            Ok(())
+        } else {
+            Err(Error::Forked)
+        }
+    }
+
+    /// The trees, if somebody has initialised the store.
+    pub(crate) fn trees(&self) -> Result<&Trees> {
+        if let Some(trees) = self.trees.get() {
+            return Ok(trees);
+        }
+        // LMDB wants one thread at a time to open trees.
+        let _alone = self
+            .opening
+            .lock()
+            .expect("no panic happens under this lock");
+        if self.trees.get().is_none() {
+            let read = self.env.read_txn()?;
+            let found = Trees::open(&self.env, &read)?;
+            let found = found.ok_or_else(|| Error::NotInitialized(self.path.clone()))?;
+            found.global(&read)?;
+            read.commit()?;
+            _ = self.trees.set(found);
+        }
+        self.trees()
+    }
+
+    /// Creates the store and applies `ops`, in one transaction. Answers `false` and does nothing if
+    /// it was there.
+    pub(crate) fn initialize(&self, ops: &[Op]) -> Result<bool> {
+        let _alone = self
+            .opening
+            .lock()
+            .expect("no panic happens under this lock");
+        let mut txn = self.env.write_txn()?;
+        if self.trees.get().is_some() || Trees::open(&self.env, &txn)?.is_some() {
+            return Ok(false);
+        }
+        let trees = Trees::create(&self.env, &mut txn)?;
+        let mut tx = Tx::begin(trees, txn, &Arc::default(), self.leases.now_ms())?;
+        for op in ops {
+            tx.apply(op)?;
+        }
+        tx.commit()?;
+        _ = self.trees.set(trees);
+        Ok(true)
+    }
+
+    /// Applies all operations and commits once. An operation that is refused leaves the others
+    /// alone; if the transaction itself fails, each operation gets one of its own.
+    pub(crate) fn run<'a>(&self, ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<Result<Done>> {
+        let mut results = Vec::new();
+        match self.transact(ops.clone(), &mut results) {
+            Ok(()) => results,
+            Err(error) if results.len() <= 1 && ops.clone().count() <= 1 => vec![Err(error)],
+            Err(error) => {
+                log::debug!(
+                    "persipubsub: a group commit failed ({error}), each operation gets its own"
+                );
+                ops.map(|op| {
+                    let mut results = Vec::new();
+                    let outcome = self.transact(std::iter::once(op), &mut results);
+                    outcome.and_then(|()| results.pop().expect("one operation, one result"))
+                })
+                .collect()
+            }
+        }
+    }
+
+    fn transact<'a>(
+        &self,
+        ops: impl Iterator<Item = &'a Op>,
+        results: &mut Vec<Result<Done>>,
+    ) -> Result<()> {
+        if self
+            .commits
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(SWEEP_EVERY)
+        {
+            self.env.clear_stale_readers()?;
+        }
+        let trees = *self.trees()?;
+        let cached = self
+            .config
+            .lock()
+            .expect("no panic happens under this lock")
+            .clone();
+        let mut tx = Tx::begin(trees, self.env.write_txn()?, &cached, self.leases.now_ms())?;
+        let mut pages = 0;
+        for op in ops {
+            let result = match self.admit((&trees, &tx), op, &mut pages) {
+                // No room: nothing was touched, the others go on.
+                Err(error @ Error::Full(_)) => Err(error),
+                Err(error) => return Err(error),
+                Ok(()) => match tx.apply(op) {
+                    Err(error) if !is_refusal(&error) => return Err(error),
+                    result => result,
+                },
+            };
+            results.push(result);
+        }
+        let (config, rung) = tx.commit()?;
+        if config.version != cached.version {
+            *self
+                .config
+                .lock()
+                .expect("no panic happens under this lock") = config;
+        }
+        rung.iter().for_each(|queue| self.bell.ring(queue.0));
+        Ok(())
+    }
+
+    fn admit(&self, (trees, tx): (&Trees, &Tx), op: &Op, pages: &mut u64) -> Result<()> {
+        let Op::Publish(publish) = op else {
+            return Ok(());
+        };
+        let queues = match &publish.target {
+            Target::All => tx.config().subscribers().count(),
+            Target::Queues(ids) => ids.len(),
+        };
+        self.space
+            .admit(&self.env, (trees, tx.txn()), publish, queues as u64, pages)
+    }
+
+    /// The configuration as it is now, by any process.
+    pub(crate) fn config(&self, txn: &RoTxn) -> Result<Arc<Config>> {
+        let trees = self.trees()?;
+        let version = trees.global(txn)?.config_version;
+        let mut cached = self
+            .config
+            .lock()
+            .expect("no panic happens under this lock");
+        if cached.version != version {
+            *cached = Arc::new(trees.config(txn, version)?);
+        }
+        Ok(cached.clone())
+    }
+
+    pub(crate) fn read<T>(
+        &self,
+        look: impl FnOnce(&Trees, &RoTxn<WithoutTls>) -> Result<T>,
+    ) -> Result<T> {
+        self.check()?;
+        let trees = self.trees()?;
+        look(trees, &self.env.read_txn()?)
+    }
+
+    /// Leases up to `max` entries of a queue. Answers also what stood in the way.
+    pub(crate) fn look(
+        &self,
+        queue: QueueId,
+        max: usize,
+        newest: bool,
+        lease: Duration,
+    ) -> Result<Look> {
+        self.check()?;
+        let trees = self.trees()?;
+        let config = self.config(&*self.env.read_txn()?)?;
+        let registered = config.queue(QueueId(queue.0 & !QueueId(0).dead().0));
+        let max_attempts = registered
+            .ok_or_else(|| Error::UnknownSubscriber(format!("#{}", queue.0)))?
+            .max_attempts;
+        let max_attempts = if queue.is_dead() { 0 } else { max_attempts };
+        let (timeout_ms, now_ms) = (config.limits.hwm.timeout_ms(), self.leases.now_ms());
+        self.leases.take(
+            &self.env,
+            trees,
+            Ask {
+                queue,
+                max,
+                newest,
+                lease,
+                max_attempts,
+                timeout_ms,
+                now_ms,
+            },
+        )
+    }
+
+    pub(crate) fn reap(&self, queue: QueueId) -> Result<bool> {
+        self.leases.reap(&self.env, self.trees()?, queue)
+    }
+
+    /// Keeps others from opening the store; errs if somebody has it open.
+    pub(crate) fn claim(&self) -> Result<()> {
+        match self.locks.try_lock(IN_USE)? {
+            true => Ok(()),
+            false => Err(Error::Busy(self.path.clone())),
+        }
+    }
+}
+
+fn open_env(path: &Path, options: Options) -> Result<Env<WithoutTls>> {
+    let flags = match options.durability {
+        Durability::Sync => EnvFlags::empty(),
+        Durability::Interval(_) => EnvFlags::NO_META_SYNC,
+        Durability::None => EnvFlags::NO_SYNC,
+    };
+    let page = 4096;
+    let mut open = EnvOpenOptions::new().read_txn_without_tls();
+    open.map_size(options.map_size.max(1 << 20).next_multiple_of(page));
+    open.max_dbs(Trees::COUNT).max_readers(options.max_readers);
+    // SAFETY: the registry refuses a second environment of this path in the process, `check` refuses
+    // use after a fork, and the file is only ever changed through LMDB (or extended by `Space`,
+    // under LMDB's write lock, beyond what LMDB uses).
+    Ok(unsafe { open.flags(flags).open(path)? })
+}
+
+/// The directory of what ends with the machine's run; those of earlier runs are removed.
+fn volatile_dir(path: &Path) -> Result<PathBuf> {
+    const PREFIX: &str = "volatile-";
+    let dir = path.join(format!("{PREFIX}{}", sys::boot_id()));
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path() != dir {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Whether an operation refused with this error has changed nothing.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Full(what) => matches!(what, Resource::Messages | Resource::Bytes),
+        Error::TooLarge { .. }
+        | Error::UnknownSubscriber(_)
+        | Error::InvalidName(_)
+        | Error::Config(_) => true,
+        _ => false,
+    }
+}

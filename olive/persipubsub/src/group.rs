@@ -1,0 +1,302 @@
+//! Group commit: whoever comes while a commit is under way shares the next one.
+//!
+//! There is no timer and no delay. The first to come leads: it takes all that waits, runs it in one
+//! transaction, answers everybody and passes the lead to one of those who came meanwhile. A lone
+//! sender therefore commits on its own thread, without a hop. Batches handed in without waiting
+//! ([`Group::submit`]) are led by one store thread, started on first use.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::op::{Done, Op};
+
+/// The answers of a batch, one for each operation, in order.
+pub type Answers = Vec<Result<Done>>;
+
+/// One batch on its way through the group.
+struct Entry {
+    ops: Vec<Op>,
+    /// Its thread waits in [`Group::execute`] and can lead; otherwise the store thread must.
+    blocking: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    answers: Option<Answers>,
+    /// The waiting thread is to lead.
+    lead: bool,
+    waiter: Waiter,
+}
+
+#[derive(Default)]
+enum Waiter {
+    #[default]
+    Nobody,
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Entry {
+    fn new(ops: Vec<Op>, blocking: bool) -> Arc<Self> {
+        let waiter = if blocking {
+            Waiter::Thread(std::thread::current())
+        } else {
+            Waiter::Nobody
+        };
+        Arc::new(Entry {
+            ops,
+            blocking,
+            state: Mutex::new(State {
+                waiter,
+                ..State::default()
+            }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic happens under this lock")
+    }
+
+    fn notify(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let waiter = std::mem::take(&mut state.waiter);
+        drop(state);
+        match waiter {
+            Waiter::Nobody => {}
+            Waiter::Thread(thread) => thread.unpark(),
+            Waiter::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+/// A batch handed in: a future of its answers, for any executor, and for plain threads.
+///
+/// Dropping it withdraws nothing: the batch is carried out all the same.
+pub struct Ticket(Arc<Entry>);
+
+impl Ticket {
+    /// Blocks until the batch is committed as durably as the store was opened, and answers.
+    pub fn wait(self) -> Answers {
+        loop {
+            let mut state = self.0.state();
+            if let Some(answers) = state.answers.take() {
+                return answers;
+            }
+            state.waiter = Waiter::Thread(std::thread::current());
+            drop(state);
+            std::thread::park();
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Answers;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answers> {
+        let mut state = self.0.state();
+        if let Some(answers) = state.answers.take() {
+            return Poll::Ready(answers);
+        }
+        state.waiter = Waiter::Task(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: Vec<Arc<Entry>>,
+    /// Somebody leads, or was told to.
+    led: bool,
+    /// That somebody is the store thread.
+    thread_leads: bool,
+    thread: Option<JoinHandle<()>>,
+    closed: bool,
+    /// Commits happened since the last sync (durability `interval`).
+    dirty: bool,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    line: Mutex<Line>,
+    turn: Condvar,
+    sync_every: Option<Duration>,
+}
+
+/// The one way operations take to the engine.
+pub(crate) struct Group(Arc<Shared>);
+
+impl Group {
+    pub(crate) fn new(engine: Arc<Engine>, sync_every: Option<Duration>) -> Self {
+        Group(Arc::new(Shared {
+            engine,
+            line: Mutex::default(),
+            turn: Condvar::new(),
+            sync_every,
+        }))
+    }
+
+    /// Runs a batch and waits for it, leading if nobody does.
+    pub(crate) fn execute(&self, ops: Vec<Op>) -> Answers {
+        let entry = Entry::new(ops, true);
+        let mut line = self.0.line();
+        line.waiting.push(entry.clone());
+        let mut lead = !std::mem::replace(&mut line.led, true);
+        if self.0.sync_every.is_some() {
+            self.start_thread(&mut line);
+        }
+        drop(line);
+        loop {
+            if lead {
+                self.0.lead();
+            }
+            let mut state = entry.state();
+            if let Some(answers) = state.answers.take() {
+                return answers;
+            }
+            lead = std::mem::take(&mut state.lead);
+            state.waiter = Waiter::Thread(std::thread::current());
+            drop(state);
+            if !lead {
+                std::thread::park();
+            }
+        }
+    }
+
+    /// Hands a batch to the store thread.
+    pub(crate) fn submit(&self, ops: Vec<Op>) -> Ticket {
+        let entry = Entry::new(ops, false);
+        let mut line = self.0.line();
+        self.start_thread(&mut line);
+        line.waiting.push(entry.clone());
+        if !std::mem::replace(&mut line.led, true) {
+            line.thread_leads = true;
+            self.0.turn.notify_one();
+        }
+        Ticket(entry)
+    }
+
+    fn start_thread(&self, line: &mut Line) {
+        if line.thread.is_none() {
+            let shared = self.0.clone();
+            let thread = std::thread::Builder::new().name("persipubsub".to_owned());
+            line.thread = Some(
+                thread
+                    .spawn(move || shared.serve())
+                    .expect("a thread can be started"),
+            );
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // After a fork the thread is the parent's.
+        if !self.0.engine.is_home() {
+            return;
+        }
+        let mut line = self.0.line();
+        line.closed = true;
+        let thread = line.thread.take();
+        drop(line);
+        self.0.turn.notify_one();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().expect("no panic happens under this lock")
+    }
+
+    /// One group: take all that waits, run it, answer, pass the lead on.
+    fn lead(&self) {
+        let group = std::mem::take(&mut self.line().waiting);
+        let mut answers = match self.engine.check() {
+            Ok(()) => self.engine.run(group.iter().flat_map(|entry| &entry.ops)),
+            Err(error) => group
+                .iter()
+                .flat_map(|entry| &entry.ops)
+                .map(|_| Err(error.clone()))
+                .collect(),
+        }
+        .into_iter();
+        let mut line = self.line();
+        line.dirty = true;
+        let next = line.waiting.first().cloned();
+        line.led = next.is_some();
+        drop(line);
+        // The next leader first: its commit can begin while the others are being told.
+        if let Some(next) = next {
+            self.appoint(&next);
+        }
+        for entry in group {
+            let own = answers.by_ref().take(entry.ops.len()).collect();
+            entry.notify(|state| state.answers = Some(own));
+        }
+    }
+
+    fn appoint(&self, entry: &Entry) {
+        if entry.blocking {
+            return entry.notify(|state| state.lead = true);
+        }
+        self.line().thread_leads = true;
+        self.turn.notify_one();
+    }
+
+    /// The store thread: leads when told to, and syncs at intervals.
+    fn serve(&self) {
+        let mut line = self.line();
+        let mut synced = Instant::now();
+        loop {
+            if std::mem::take(&mut line.thread_leads) {
+                drop(line);
+                self.lead();
+                line = self.line();
+                continue;
+            }
+            let due = self
+                .sync_every
+                .map(|every| every.saturating_sub(synced.elapsed()));
+            if line.closed || (due == Some(Duration::ZERO) && line.dirty) {
+                let dirty = std::mem::take(&mut line.dirty);
+                let closed = line.closed;
+                drop(line);
+                if dirty
+                    && self.sync_every.is_some()
+                    && let Err(error) = self.engine.env.force_sync()
+                {
+                    log::error!("persipubsub: the sync at its interval failed: {error}");
+                }
+                if closed {
+                    return;
+                }
+                synced = Instant::now();
+                line = self.line();
+                continue;
+            }
+            line = match due {
+                Some(due) => {
+                    let due = due.max(Duration::from_millis(1));
+                    self.turn
+                        .wait_timeout(line, due)
+                        .expect("no panic happens under this lock")
+                        .0
+                }
+                None => self
+                    .turn
+                    .wait(line)
+                    .expect("no panic happens under this lock"),
+            };
+        }
+    }
+}

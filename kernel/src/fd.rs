@@ -1,0 +1,151 @@
+//! Raw descriptors: pipes, pidfds, and whatever else epoll can watch.
+
+use std::{
+    io::{self, Read, Write},
+    os::fd::{AsRawFd, RawFd},
+};
+
+use mio::{Interest, Registry, Token, event::Source, unix::SourceFd};
+
+use crate::{
+    io::{Io, byte_stream_methods},
+    reactor::{READ, WRITE},
+};
+
+/// A descriptor that the kernel watches; owned, closed when dropped.
+///
+/// Its `read` and `write` work on byte streams (pipes, socket pairs, terminals).
+/// [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) keep level-triggered
+/// meaning, for one system call a wait: they return whenever the descriptor is ready *now*,
+/// whoever reads it. That serves descriptors that we do not read ourselves: a pidfd, a library's
+/// socket.
+#[derive(Debug)]
+pub struct AsyncFd<T: AsRawFd> {
+    io: Io<Raw<T>>,
+}
+
+impl<T: AsRawFd> AsyncFd<T> {
+    /// Makes it non-blocking and registers it.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for regular files and directories, which are always "ready" and cannot
+    /// be watched: use [`run_in_thread`](crate::run_in_thread). Else the system's.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    pub fn new(inner: T) -> io::Result<AsyncFd<T>> {
+        set_nonblocking(inner.as_raw_fd())?;
+        let io = Io::stream(Raw(inner)).map_err(|e| match e.raw_os_error() {
+            Some(libc::EPERM) => io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "regular files cannot be watched for readiness: use run_in_thread",
+            ),
+            _ => e,
+        })?;
+        Ok(AsyncFd { io })
+    }
+
+    byte_stream_methods!();
+
+    /// Waits until the descriptor is readable now.
+    ///
+    /// # Errors
+    /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.wait_now(READ).await
+    }
+
+    /// Waits until the descriptor is writable now.
+    ///
+    /// # Errors
+    /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.wait_now(WRITE).await
+    }
+
+    async fn wait_now(&self, direction: usize) -> io::Result<()> {
+        self.io.rearm(&mut SourceFd(&self.as_raw_fd()), direction)?;
+        Ok(self.io.ready(direction).await?)
+    }
+
+    /// What it wraps.
+    pub fn get_ref(&self) -> &T {
+        &self.io.inner.0
+    }
+}
+
+impl<T: AsRawFd> AsRawFd for AsyncFd<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.inner.0.as_raw_fd()
+    }
+}
+
+impl<T: AsRawFd> Drop for AsyncFd<T> {
+    fn drop(&mut self) {
+        // The descriptor may be open in another process or under another number; closing ours
+        // would then not end the registration.
+        crate::io::deregister(&mut SourceFd(&self.as_raw_fd()));
+    }
+}
+
+/// A descriptor as mio and `std::io` want to see it.
+#[derive(Debug)]
+struct Raw<T>(T);
+
+impl<T: AsRawFd> Source for Raw<T> {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).deregister(registry)
+    }
+}
+
+impl<T: AsRawFd> Read for &Raw<T> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and length are those of a live, exclusively borrowed buffer, and
+        // read(2) writes no more than that many bytes.
+        let n = unsafe { libc::read(self.0.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl<T: AsRawFd> Write for &Raw<T> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and length are those of a live buffer, which write(2) only reads.
+        let n = unsafe { libc::write(self.0.as_raw_fd(), buf.as_ptr().cast(), buf.len()) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: these two fcntl commands take and give integers only; a bad descriptor is an error.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    match unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,179 @@
+//! TCP.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
+
+use crate::{
+    io::{Io, byte_stream_methods, readiness_methods},
+    reactor::{READ, WRITE},
+};
+
+/// A TCP socket that accepts connections.
+#[derive(Debug)]
+pub struct TcpListener {
+    io: Io<mio::net::TcpListener>,
+}
+
+impl TcpListener {
+    /// Binds and listens, with `SO_REUSEADDR`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The system's: address in use, no such address, permission.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::from_mio(mio::net::TcpListener::bind(address)?)
+    }
+
+    /// Takes over a listening socket of the standard library.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_mio(mio::net::TcpListener::from_std(listener))
+    }
+
+    fn from_mio(inner: mio::net::TcpListener) -> io::Result<TcpListener> {
+        Ok(TcpListener {
+            io: Io::new(inner, mio::Interest::READABLE, true)?,
+        })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Cancellation
+    /// Safe: a connection is never taken and lost.
+    ///
+    /// # Errors
+    /// The system's (`EMFILE` when descriptors run out: wait a little, the connection stays in
+    /// the backlog), and cancellation and timeouts.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.io.until_done(READ, |l| l.accept()).await?;
+        Ok((TcpStream::from_mio(stream)?, peer))
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.inner.local_addr()
+    }
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct TcpStream {
+    io: Io<mio::net::TcpStream>,
+}
+
+impl TcpStream {
+    /// Connects. `TCP_NODELAY` is left as the system has it: off.
+    ///
+    /// # Cancellation
+    /// Safe: the attempt is given up.
+    ///
+    /// # Errors
+    /// The system's: refused, unreachable, timed out; and cancellation and timeouts.
+    pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+        crate::trap::breathe().await?;
+        let inner = mio::net::TcpStream::connect(address)?;
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let stream = TcpStream {
+            io: Io::new(inner, interest, false)?,
+        };
+        loop {
+            stream.io.ready(WRITE).await?;
+            if let Some(e) = stream.io.inner.take_error()? {
+                return Err(e);
+            }
+            match stream.io.inner.peer_addr() {
+                Ok(_) => return Ok(stream),
+                Err(e)
+                    if e.kind() == io::ErrorKind::NotConnected
+                        || e.raw_os_error() == Some(libc::EINPROGRESS) =>
+                {
+                    stream
+                        .io
+                        .attempt(WRITE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()))
+                        .ok();
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Takes over a connected socket of the standard library.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        stream.set_nonblocking(true)?;
+        TcpStream::from_mio(mio::net::TcpStream::from_std(stream))
+    }
+
+    fn from_mio(inner: mio::net::TcpStream) -> io::Result<TcpStream> {
+        Ok(TcpStream {
+            io: Io::stream(inner)?,
+        })
+    }
+
+    byte_stream_methods!();
+    readiness_methods!();
+
+    /// Closes one or both directions. After `Shutdown::Write` the peer reads the end of the
+    /// stream and can still answer.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.io.inner.shutdown(how)
+    }
+
+    /// Turns Nagle's algorithm off (true) or on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.io.inner.set_nodelay(on)
+    }
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.inner.local_addr()
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.io.inner.peer_addr()
+    }
+}
+
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.inner.as_raw_fd()
+    }
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.inner.as_fd()
+    }
+}
+
+impl AsRawFd for TcpListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.inner.as_raw_fd()
+    }
+}

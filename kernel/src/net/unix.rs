@@ -1,0 +1,123 @@
+//! Unix stream sockets.
+
+use std::{
+    io,
+    net::Shutdown,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::net::SocketAddr,
+    },
+    path::Path,
+};
+
+use crate::{
+    io::{Io, byte_stream_methods, readiness_methods},
+    reactor::READ,
+};
+
+/// A Unix socket that accepts connections.
+#[derive(Debug)]
+pub struct UnixListener {
+    io: Io<mio::net::UnixListener>,
+}
+
+impl UnixListener {
+    /// Binds to a path, which must not exist, and listens. The file stays when it is dropped.
+    ///
+    /// # Errors
+    /// The system's.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        let inner = mio::net::UnixListener::bind(path)?;
+        Ok(UnixListener {
+            io: Io::new(inner, mio::Interest::READABLE, true)?,
+        })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Cancellation
+    /// Safe: a connection is never taken and lost.
+    ///
+    /// # Errors
+    /// The system's, and cancellation and timeouts.
+    pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (stream, peer) = self.io.until_done(READ, |l| l.accept()).await?;
+        Ok((UnixStream::from_mio(stream)?, peer))
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.inner.local_addr()
+    }
+}
+
+/// A Unix stream connection.
+#[derive(Debug)]
+pub struct UnixStream {
+    io: Io<mio::net::UnixStream>,
+}
+
+impl UnixStream {
+    /// Connects to a path. The system does that at once, or refuses (`WouldBlock`: the
+    /// listener's backlog is full).
+    ///
+    /// # Errors
+    /// The system's, and cancellation and timeouts.
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        crate::trap::breathe().await?;
+        UnixStream::from_mio(mio::net::UnixStream::connect(path)?)
+    }
+
+    /// Two sockets connected to each other.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+        let (a, b) = mio::net::UnixStream::pair()?;
+        Ok((UnixStream::from_mio(a)?, UnixStream::from_mio(b)?))
+    }
+
+    /// Takes over a connected socket of the standard library.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_std(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+        stream.set_nonblocking(true)?;
+        UnixStream::from_mio(mio::net::UnixStream::from_std(stream))
+    }
+
+    fn from_mio(inner: mio::net::UnixStream) -> io::Result<UnixStream> {
+        Ok(UnixStream {
+            io: Io::stream(inner)?,
+        })
+    }
+
+    byte_stream_methods!();
+    readiness_methods!();
+
+    /// Closes one or both directions.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.io.inner.shutdown(how)
+    }
+}
+
+impl AsRawFd for UnixStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.inner.as_raw_fd()
+    }
+}
+
+impl AsFd for UnixStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.inner.as_fd()
+    }
+}

@@ -1,0 +1,219 @@
+//! The one path by which anything outside the kernel's thread reaches the kernel.
+//!
+//! Whoever is outside puts a [`Note`] into a shared list and, only if the kernel sleeps, wakes it
+//! through mio's waker (an eventfd). A burst of notes costs one system call, and none while the
+//! kernel is busy: it looks at `state` on every turn. Whatever a waker or handle reaches it owns
+//! by `Arc`, so it may outlive the kernel; its notes then go nowhere.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use crate::{kernel::Core, task::TaskId};
+
+/// The kernel runs tasks and will look at the list by itself.
+const AWAKE: u8 = 0;
+/// The kernel sleeps in `poll`, or is about to.
+const ASLEEP: u8 = 1;
+/// There is something in the list.
+const NOTED: u8 = 2;
+
+/// What the outside has to say.
+pub(crate) enum Note {
+    /// Make this task ready.
+    Wake(TaskId),
+    /// Ring this bell.
+    Ring(BellId),
+    /// Run this on the kernel's thread.
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+/// The part of a kernel that other threads may touch.
+pub(crate) struct Shared {
+    state: AtomicU8,
+    notes: Mutex<Vec<Note>>,
+    waker: mio::Waker,
+    pub(crate) thread: ThreadId,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: mio::Waker) -> Arc<Shared> {
+        Arc::new(Shared {
+            state: AtomicU8::new(AWAKE),
+            notes: Mutex::default(),
+            waker,
+            thread: thread::current().id(),
+        })
+    }
+
+    /// Leaves a note and sees to it that the kernel reads it.
+    pub(crate) fn note(&self, note: Note) {
+        self.notes
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .push(note);
+        // Release: the kernel that sees NOTED sees the note. If the kernel sleeps, exactly one of
+        // the threads that come by finds ASLEEP and rings.
+        if self.state.swap(NOTED, Ordering::AcqRel) == ASLEEP
+            && let Err(e) = self.waker.wake()
+        {
+            log::error!("kernel: cannot wake the loop: {e}");
+        }
+    }
+
+    /// True if the list should be read. One relaxed load: it is asked on every turn.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == NOTED
+    }
+
+    /// Takes all notes. Called by the kernel's thread only.
+    pub(crate) fn take(&self, into: &mut Vec<Note>) {
+        self.state.swap(AWAKE, Ordering::AcqRel);
+        std::mem::swap(
+            into,
+            &mut self.notes.lock().unwrap_or_else(|e| e.into_inner()),
+        );
+    }
+
+    /// Announces that the kernel goes to sleep. False if there is a note to read instead.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.state
+            .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Ends what `fall_asleep` began, unless a note came in: then `is_noted` says so.
+    pub(crate) fn wake_up(&self) {
+        let _ = self
+            .state
+            .compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// Index and serial number of a bell.
+pub(crate) type BellId = (u32, u32);
+
+/// Something any thread may ring, and one task waits for ([`Trap::Bell`](crate::Trap)).
+///
+/// Ringing is remembered until it is waited for; ringing twice is ringing once. It is how a pool
+/// of threads, or anything else outside, hands results to tasks without the kernel knowing it:
+/// put the result where both can see it, then ring.
+#[derive(Debug)]
+pub struct Bell {
+    id: BellId,
+    shared: Arc<Shared>,
+    owner: std::rc::Weak<Core>,
+}
+
+/// The end of a [`Bell`] that may be sent to other threads.
+#[derive(Clone, Debug)]
+pub struct Ringer {
+    id: BellId,
+    shared: Arc<Shared>,
+}
+
+impl Bell {
+    /// Makes a bell of the running kernel.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Bell {
+        let core = Core::current();
+        Bell {
+            id: core.new_bell(),
+            shared: core.shared.clone(),
+            owner: std::rc::Rc::downgrade(&core),
+        }
+    }
+
+    /// The end to give away.
+    pub fn ringer(&self) -> Ringer {
+        Ringer {
+            id: self.id,
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Waits until it is rung, or returns at once if it was rung since the last wait.
+    ///
+    /// # Cancellation
+    /// Safe: a ring that was not taken stays.
+    ///
+    /// # Errors
+    /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
+    pub async fn wait(&self) -> Result<(), crate::Error> {
+        crate::trap::ask(crate::Trap::Bell(self.id.0)).await
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if let Some(core) = self.owner.upgrade() {
+            core.drop_bell(self.id);
+        }
+    }
+}
+
+impl Ringer {
+    /// Rings. Wakes the kernel if it sleeps; does nothing if the bell or the kernel is gone.
+    pub fn ring(&self) {
+        self.shared.note(Note::Ring(self.id));
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("thread", &self.thread)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A kernel as seen from other threads.
+///
+/// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Starts a task on the kernel from any thread. The closure runs on the kernel's thread and
+    /// makes the future there, so the future itself need not be `Send`.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, make: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = T> + 'static,
+        T: 'static,
+    {
+        let site = std::panic::Location::caller();
+        self.shared.note(Note::Call(Box::new(move || {
+            crate::task::spawn_at(make(), site).detach();
+        })));
+    }
+}
+
+/// The running kernel's handle.
+///
+/// # Panics
+/// Outside a running kernel.
+pub fn handle() -> Handle {
+    Handle {
+        shared: Core::current().shared.clone(),
+    }
+}
+
+/// A bell as the kernel holds it.
+pub(crate) struct BellState {
+    pub(crate) serial: u32,
+    pub(crate) rung: Cell<bool>,
+    pub(crate) waiter: Cell<u32>,
+}

@@ -1,0 +1,172 @@
+//! Readiness: mio registration, and what is remembered of each source.
+//!
+//! mio is edge-triggered: it speaks once when something becomes ready. So a source is registered
+//! once, for both directions, and its readiness is *remembered*, also when the edge comes before
+//! anybody waits. It is forgotten only when the operating system says `WouldBlock`, or a read or
+//! write of a byte stream came back short (the buffer is then known to be empty or full); never
+//! after the end of the stream was seen, for no further edge would come.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use mio::{Events, Interest, Poll, Registry, Token, event};
+use slab::Slab;
+
+use crate::wait::{NONE, WaitId};
+
+/// Index of the two directions in [`Source`].
+pub(crate) const READ: usize = 0;
+pub(crate) const WRITE: usize = 1;
+
+/// The token of the cross-thread waker.
+const WAKE: Token = Token(usize::MAX);
+
+/// What is remembered of one registered descriptor. Shared by its stream and the reactor.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) token: usize,
+    ready: [Cell<bool>; 2],
+    closed: [Cell<bool>; 2],
+    /// The one wait in each direction, or `NONE`.
+    pub(crate) waiter: [Cell<WaitId>; 2],
+}
+
+impl Source {
+    pub(crate) fn is_ready(&self, direction: usize) -> bool {
+        self.ready[direction].get()
+    }
+
+    /// The system said `WouldBlock`.
+    pub(crate) fn clear(&self, direction: usize) {
+        self.ready[direction].set(false);
+    }
+
+    /// A byte stream moved less than asked. Once the end was announced, readiness stays: nothing
+    /// would announce it again.
+    pub(crate) fn clear_after_short(&self, direction: usize) {
+        if !self.closed[direction].get() {
+            self.ready[direction].set(false);
+        }
+    }
+
+    fn mark(&self, direction: usize, closed: bool) -> WaitId {
+        self.ready[direction].set(true);
+        self.closed[direction].set(self.closed[direction].get() | closed);
+        self.waiter[direction].replace(NONE)
+    }
+}
+
+/// mio's poll and the table of sources.
+pub(crate) struct Reactor {
+    poll: RefCell<Poll>,
+    events: RefCell<Events>,
+    registry: Registry,
+    sources: RefCell<Slab<Rc<Source>>>,
+    /// Counts registrations; the upper half of a token, so that an old event finds no new source.
+    registrations: Cell<u32>,
+}
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<(Reactor, mio::Waker)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = mio::Waker::new(&registry, WAKE)?;
+        let reactor = Reactor {
+            poll: RefCell::new(poll),
+            events: RefCell::new(Events::with_capacity(1024)),
+            registry,
+            sources: RefCell::default(),
+            registrations: Cell::new(0),
+        };
+        Ok((reactor, waker))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sources.borrow().len()
+    }
+
+    /// Registers a source for both directions. `ready` is what to assume until the first event:
+    /// true costs one system call that may say `WouldBlock`, false may not be used where no
+    /// event would come.
+    pub(crate) fn register(
+        &self,
+        io: &mut impl event::Source,
+        interest: Interest,
+        ready: bool,
+    ) -> io::Result<Rc<Source>> {
+        let serial = self.registrations.get().wrapping_add(1) & 0x7fff_ffff;
+        self.registrations.set(serial);
+        let mut sources = self.sources.borrow_mut();
+        let entry = sources.vacant_entry();
+        let token = entry.key() | (serial as usize) << 32;
+        self.registry.register(io, Token(token), interest)?;
+        let source = Rc::new(Source {
+            token,
+            ready: [Cell::new(ready), Cell::new(ready)],
+            closed: Default::default(),
+            waiter: [Cell::new(NONE), Cell::new(NONE)],
+        });
+        entry.insert(source.clone());
+        Ok(source)
+    }
+
+    /// Asks for a fresh event if the source is ready now: level-triggered meaning, for one system
+    /// call a wait. For descriptors whose reading we do not see.
+    pub(crate) fn rearm(
+        &self,
+        io: &mut impl event::Source,
+        source: &Source,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.registry.reregister(io, Token(source.token), interest)
+    }
+
+    /// Forgets a source. Closing its descriptor takes it out of epoll.
+    pub(crate) fn forget(&self, source: &Source) {
+        let index = source.token & 0xffff_ffff;
+        let mut sources = self.sources.borrow_mut();
+        if sources.get(index).is_some_and(|s| s.token == source.token) {
+            sources.remove(index);
+        }
+    }
+
+    /// Takes a source out of epoll, for descriptors that live on elsewhere.
+    pub(crate) fn deregister(&self, io: &mut impl event::Source) -> io::Result<()> {
+        self.registry.deregister(io)
+    }
+
+    /// Waits for events, remembers the readiness, and collects the waits it answers.
+    pub(crate) fn poll(
+        &self,
+        timeout: Option<Duration>,
+        answered: &mut Vec<WaitId>,
+    ) -> io::Result<()> {
+        let mut events = self.events.borrow_mut();
+        match self.poll.borrow_mut().poll(&mut events, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        let sources = self.sources.borrow();
+        for event in events.iter() {
+            let token = event.token().0;
+            let Some(source) = sources
+                .get(token & 0xffff_ffff)
+                .filter(|s| s.token == token)
+            else {
+                continue; // the waker, or a source that is gone
+            };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                answered.push(source.mark(READ, event.is_read_closed() || event.is_error()));
+            }
+            if event.is_writable() || event.is_write_closed() || event.is_error() {
+                answered.push(source.mark(WRITE, event.is_write_closed() || event.is_error()));
+            }
+        }
+        answered.retain(|id| *id != NONE);
+        Ok(())
+    }
+}

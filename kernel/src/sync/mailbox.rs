@@ -1,0 +1,324 @@
+//! Queues between tasks. (Rust says channel; in this project that word belongs to AMQP.)
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt,
+    rc::Rc,
+};
+
+use crate::{
+    WaitQueue,
+    error::Error,
+    trap::{Trap, ask, breathe},
+};
+
+struct Shared<T> {
+    items: RefCell<VecDeque<T>>,
+    /// `usize::MAX` for an unbounded one.
+    bound: usize,
+    senders: Cell<usize>,
+    receivers: Cell<usize>,
+    /// Waiting for an item.
+    takers: WaitQueue,
+    /// Waiting for room.
+    givers: WaitQueue,
+}
+
+/// A queue without a bound: sending never waits. What limits it has to be said by who uses it.
+///
+/// # Examples
+/// ```
+/// kernel::run(async {
+///     let (to_printer, printer) = kernel::sync::mailbox();
+///     kernel::spawn(async move {
+///         while let Some(line) = printer.recv().await.unwrap() {
+///             println!("{line}");
+///         }
+///     });
+///     to_printer.send("hello").unwrap();
+/// }).unwrap();
+/// ```
+pub fn mailbox<T>() -> (Sender<T>, Receiver<T>) {
+    let shared = new(usize::MAX);
+    (
+        Sender {
+            shared: shared.clone(),
+        },
+        Receiver { shared },
+    )
+}
+
+/// A queue that holds up to `bound` items; sending waits for room.
+///
+/// # Panics
+/// If `bound` is 0.
+pub fn mailbox_bounded<T>(bound: usize) -> (BoundedSender<T>, Receiver<T>) {
+    assert!(bound > 0, "a mailbox has room for at least one item");
+    let shared = new(bound);
+    (
+        BoundedSender {
+            shared: shared.clone(),
+        },
+        Receiver { shared },
+    )
+}
+
+fn new<T>(bound: usize) -> Rc<Shared<T>> {
+    Rc::new(Shared {
+        items: RefCell::default(),
+        bound,
+        senders: Cell::new(1),
+        receivers: Cell::new(1),
+        takers: WaitQueue::new(),
+        givers: WaitQueue::new(),
+    })
+}
+
+/// An item that could not be sent.
+pub struct SendError<T> {
+    /// The item.
+    pub item: T,
+    /// Why: [`Error::Closed`], a cancellation or a timeout.
+    pub reason: Error,
+}
+
+impl<T> From<SendError<T>> for Error {
+    fn from(e: SendError<T>) -> Error {
+        e.reason
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError")
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not send: {}", self.reason)
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+impl<T> Shared<T> {
+    fn put(&self, item: T) -> Result<(), SendError<T>> {
+        if self.receivers.get() == 0 {
+            let reason = Error::Closed;
+            return Err(SendError { item, reason });
+        }
+        self.items.borrow_mut().push_back(item);
+        self.takers.wake(1);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.borrow().len() >= self.bound
+    }
+
+    fn sender_gone(&self) {
+        self.senders.set(self.senders.get() - 1);
+        if self.senders.get() == 0 {
+            self.takers.wake(usize::MAX);
+        }
+    }
+}
+
+/// The sending end of an unbounded mailbox.
+pub struct Sender<T> {
+    shared: Rc<Shared<T>>,
+}
+
+impl<T> Sender<T> {
+    /// Puts an item in; never waits.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], with the item, if all receivers are gone.
+    pub fn send(&self, item: T) -> Result<(), SendError<T>> {
+        self.shared.put(item)
+    }
+
+    /// How many items wait to be taken.
+    pub fn len(&self) -> usize {
+        self.shared.items.borrow().len()
+    }
+
+    /// True if nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if all receivers are gone.
+    pub fn is_closed(&self) -> bool {
+        self.shared.receivers.get() == 0
+    }
+}
+
+/// The sending end of a bounded mailbox.
+pub struct BoundedSender<T> {
+    shared: Rc<Shared<T>>,
+}
+
+impl<T> BoundedSender<T> {
+    /// Puts an item in, waiting for room if there is none.
+    ///
+    /// # Cancellation
+    /// Safe: the item comes back in the error; if the future is dropped, it is dropped with it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if all receivers are gone; cancellation and timeouts.
+    pub async fn send(&self, item: T) -> Result<(), SendError<T>> {
+        let shared = &self.shared;
+        if let Err(reason) = breathe().await {
+            return Err(SendError { item, reason });
+        }
+        while shared.is_full() && shared.receivers.get() > 0 {
+            let room = ask(Trap::Wait(shared.givers.clone(), "Mailbox (room)"));
+            let mut room = PassOn::new(room, &shared.givers);
+            if let Err(reason) = (&mut room.ask).await {
+                return Err(SendError { item, reason });
+            }
+        }
+        shared.put(item)
+    }
+
+    /// Puts an item in if there is room.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if all receivers are gone, [`Error::Busy`] if there is no room.
+    pub fn try_send(&self, item: T) -> Result<(), SendError<T>> {
+        if self.shared.is_full() && self.shared.receivers.get() > 0 {
+            let reason = Error::Busy;
+            return Err(SendError { item, reason });
+        }
+        self.shared.put(item)
+    }
+
+    /// How many items wait to be taken.
+    pub fn len(&self) -> usize {
+        self.shared.items.borrow().len()
+    }
+
+    /// True if nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The receiving end. Clones take from the same queue; each item goes to one of them.
+pub struct Receiver<T> {
+    shared: Rc<Shared<T>>,
+}
+
+impl<T> Receiver<T> {
+    /// Waits for the next item; `None` when all senders are gone and everything was taken.
+    ///
+    /// # Cancellation
+    /// Safe: an item is never taken and lost.
+    ///
+    /// # Errors
+    /// Cancellation and timeouts.
+    pub async fn recv(&self) -> Result<Option<T>, Error> {
+        breathe().await?;
+        loop {
+            if let Some(item) = self.try_recv() {
+                return Ok(Some(item));
+            }
+            if self.shared.senders.get() == 0 {
+                return Ok(None);
+            }
+            let item = ask(Trap::Wait(self.shared.takers.clone(), "Mailbox (item)"));
+            let mut item = PassOn::new(item, &self.shared.takers);
+            (&mut item.ask).await?;
+        }
+    }
+
+    /// Takes the next item if there is one.
+    pub fn try_recv(&self) -> Option<T> {
+        let item = self.shared.items.borrow_mut().pop_front()?;
+        self.shared.givers.wake(1);
+        Some(item)
+    }
+
+    /// How many items wait to be taken.
+    pub fn len(&self) -> usize {
+        self.shared.items.borrow().len()
+    }
+
+    /// True if nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A wait whose waking means "there is one item", or room for one: if whoever was woken no longer
+/// wants it, the next in line is woken.
+struct PassOn<'a> {
+    ask: crate::trap::Ask,
+    queue: &'a WaitQueue,
+}
+
+impl<'a> PassOn<'a> {
+    fn new(ask: crate::trap::Ask, queue: &'a WaitQueue) -> PassOn<'a> {
+        PassOn { ask, queue }
+    }
+}
+
+impl Drop for PassOn<'_> {
+    fn drop(&mut self) {
+        if self.ask.was_granted() {
+            self.queue.wake(1);
+        }
+    }
+}
+
+macro_rules! counted {
+    ($name:ident, $field:ident) => {
+        impl<T> Clone for $name<T> {
+            fn clone(&self) -> $name<T> {
+                self.shared.$field.set(self.shared.$field.get() + 1);
+                $name {
+                    shared: self.shared.clone(),
+                }
+            }
+        }
+
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name))
+                    .field("len", &self.shared.items.borrow().len())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+counted!(Sender, senders);
+counted!(BoundedSender, senders);
+counted!(Receiver, receivers);
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.shared.sender_gone();
+    }
+}
+
+impl<T> Drop for BoundedSender<T> {
+    fn drop(&mut self) {
+        self.shared.sender_gone();
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.shared.receivers.set(self.shared.receivers.get() - 1);
+        if self.shared.receivers.get() == 0 {
+            let left = self.shared.items.take();
+            self.shared.givers.wake(usize::MAX);
+            drop(left);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Sleeping, timeouts and shields.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, Told, look_into},
+    kernel::Core,
+    scope::{OpenScope, Verdict},
+    trap::{Trap, ask},
+};
+
+/// The time on the kernel's clock.
+///
+/// # Panics
+/// Outside a running kernel.
+pub fn now() -> Instant {
+    Core::current_ref(|core| core.clock.now())
+}
+
+/// Sleeps for this long. Not shorter, and usually less than a millisecond longer.
+///
+/// # Cancellation
+/// Safe to drop at any time.
+///
+/// # Errors
+/// Cancellation and timeouts.
+pub async fn sleep(duration: Duration) -> Result<(), Error> {
+    ask(Trap::Sleep(after(duration))).await
+}
+
+/// Sleeps until this moment on the kernel's clock; one that has passed lets others run first.
+///
+/// # Errors
+/// Cancellation and timeouts.
+pub async fn sleep_until(deadline: Instant) -> Result<(), Error> {
+    ask(Trap::Sleep(deadline)).await
+}
+
+/// Lets every task that is ready now run first.
+///
+/// # Errors
+/// Cancellation and timeouts.
+pub async fn yield_now() -> Result<(), Error> {
+    ask(Trap::Yield).await
+}
+
+/// Runs `future`, but not beyond this time.
+///
+/// When the time is over, whatever the future waits for comes back with an error; the future may
+/// clean up, with further awaits, and should then return. Timeouts nest. Each says whose the
+/// deadline was:
+///
+/// * [`Error::TaskTimeout`]: this one's own.
+/// * [`Error::TimeoutCancellation`]: one further out; this block is given up because of it.
+/// * [`Error::UncaughtTimeout`]: one further in, which nobody handled and which has now reached
+///   this block.
+///
+/// If several have passed at once, the outermost owns it. A future that comes back with `Ok`
+/// although its time was over keeps its value, and this is logged.
+///
+/// An error type of your own need only have `From<kernel::Error>`. We cannot look into it, so
+/// after an expiry *any* error it comes back with counts as the timeout's; of [`Error`],
+/// `io::Error`, `JoinError` and boxed errors only those that carry a timeout do.
+///
+/// # Cancellation
+/// Dropping it drops the future and forgets the deadline.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use kernel::{Error, ManualClock};
+/// let mut kernel = kernel::Kernel::builder().manual_clock(ManualClock::new()).build().unwrap();
+/// let result = kernel.run(kernel::timeout_after(Duration::from_secs(1), async {
+///     kernel::sleep(Duration::from_secs(60)).await
+/// }));
+/// assert_eq!(result, Err(Error::TaskTimeout));
+/// ```
+pub async fn timeout_after<T, E>(
+    duration: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E>
+where
+    E: From<Error> + 'static,
+{
+    timeout_at(after(duration), future).await
+}
+
+/// As [`timeout_after`], with a moment on the kernel's clock.
+pub async fn timeout_at<T, E>(
+    deadline: Instant,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E>
+where
+    E: From<Error> + 'static,
+{
+    // Dropped in reverse order: `run`'s future, with all its waits, before the scope.
+    let scope = OpenScope::open(Some(deadline));
+    let result = scope.run(future).await;
+    judge(&scope, result)
+}
+
+/// As [`timeout_after`], but its own expiry is no error: it gives `Ok(None)`.
+pub async fn ignore_after<T, E>(
+    duration: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<Option<T>, E>
+where
+    E: From<Error> + 'static,
+{
+    let scope = OpenScope::open(Some(after(duration)));
+    let result = scope.run(future).await;
+    let mine = scope.verdict() == Some(Verdict::Mine);
+    match judge(&scope, result) {
+        Err(e) if mine && is_timeout(&e) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Runs `future` where no cancellation and no timeout from outside reaches it; both are delivered
+/// at the first trap after it. Timeouts opened inside work.
+///
+/// For the few steps that must not be torn apart. A shield always wins, also against a second
+/// cancel and the end of the cleanup budget, so keep it short.
+pub async fn shield<F: Future>(future: F) -> F::Output {
+    let scope = OpenScope::open(None);
+    scope.run(future).await
+}
+
+/// Runs a future that knows nothing of this kernel, so that it can be given up.
+///
+/// Any future runs on the kernel by simply being awaited. What this adds: a cancellation or
+/// timeout drops the future and comes back as an error, where a bare `.await` would not notice
+/// it, and the whole task would be dropped at the end of its cleanup budget.
+///
+/// # Errors
+/// Cancellation and timeouts.
+pub async fn foreign<F: Future>(future: F) -> Result<F::Output, Error> {
+    let mut future = std::pin::pin!(future);
+    let mut given_up = ask(Trap::Wait(crate::WaitQueue::new(), "foreign future"));
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(cx) {
+            return std::task::Poll::Ready(Ok(value));
+        }
+        let answer = std::pin::Pin::new(&mut given_up).poll(cx);
+        answer.map(|answer| Err(answer.expect_err("nobody wakes a line that nobody knows")))
+    })
+    .await
+}
+
+fn after(duration: Duration) -> Instant {
+    let now = now();
+    // Beyond what the clock can name: about a hundred years will do.
+    now.checked_add(duration)
+        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
+}
+
+fn is_timeout<E: 'static>(error: &E) -> bool {
+    match look_into(error) {
+        Told::Ours(e) => e.is_timeout(),
+        Told::Foreign => false,
+        Told::Opaque => true,
+    }
+}
+
+/// What an error means to the timeout it has reached: whose was it?
+fn judge<T, E>(scope: &OpenScope, result: Result<T, E>) -> Result<T, E>
+where
+    E: From<Error> + 'static,
+{
+    let verdict = scope.verdict();
+    let error = match (result, verdict) {
+        (Err(error), _) => error,
+        (Ok(value), None) => return Ok(value),
+        (Ok(value), Some(_)) => {
+            log::debug!(
+                "kernel: a timeout passed, but what stood under it ended well all the same"
+            );
+            return Ok(value);
+        }
+    };
+    Err(match (look_into(&error), verdict) {
+        (Told::Ours(e), Some(Verdict::Mine)) if e.is_timeout() => E::from(Error::TaskTimeout),
+        (Told::Ours(e), Some(Verdict::Outer)) if e.is_timeout() => {
+            E::from(Error::TimeoutCancellation)
+        }
+        (Told::Ours(Error::TaskTimeout), None) => E::from(Error::UncaughtTimeout),
+        (Told::Opaque, Some(Verdict::Mine)) => E::from(Error::TaskTimeout),
+        (Told::Opaque, Some(Verdict::Outer)) => E::from(Error::TimeoutCancellation),
+        _ => error,
+    })
+}

@@ -1,0 +1,215 @@
+//! The only door between tasks and the kernel.
+//!
+//! A task asks for something by a [`Trap`]. [`ask`] makes the one leaf future there is: at its
+//! first poll it puts the trap in front of the kernel and returns `Pending`; the kernel's loop
+//! reads it after the poll, acts, and some time later answers; at its next poll the future finds
+//! the answer. Sleeping, reading a socket, waiting for a lock are all `ask` with another trap.
+//!
+//! Tasks know nothing of the kernel behind the door, so anybody can build a primitive: `sync/`
+//! uses only what is public here.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use crate::{
+    error::Error,
+    kernel::Core,
+    reactor::Source,
+    task::TaskId,
+    wait::{Answer, WaitId, WaitQueue},
+};
+
+/// What a task may ask the kernel for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Trap {
+    /// Let the others run first.
+    Yield,
+    /// Sleep until this moment.
+    Sleep(Instant),
+    /// Wait until a source is ready to be read.
+    Readable(Registered),
+    /// Wait until a source is ready to be written.
+    Writable(Registered),
+    /// Stand in a line until [`WaitQueue::wake`] lets the task go on. The text says what for, in
+    /// a listing of tasks.
+    Wait(WaitQueue, &'static str),
+    /// Wait for the end of a task.
+    Join(TaskId),
+    /// Wait until another thread rings this bell.
+    #[doc(hidden)]
+    Bell(u32),
+}
+
+/// A descriptor registered with the kernel's reactor.
+#[derive(Clone, Debug)]
+pub struct Registered(pub(crate) Rc<Source>);
+
+/// Puts a trap in front of the kernel; the future gives the kernel's answer.
+///
+/// # Cancellation
+/// Dropping the future withdraws the trap. A wait that was answered already is undone by whoever
+/// built a primitive on it: see [`Ask::was_granted`].
+///
+/// # Errors
+/// Cancellation and timeouts, at once if one is due; [`Error::Busy`] if another task waits for
+/// the same source in the same direction; [`Error::OneSelf`] for a task that joins itself.
+///
+/// # Panics
+/// When polled outside a running kernel.
+pub fn ask(trap: Trap) -> Ask {
+    Ask {
+        state: State::New(trap),
+    }
+}
+
+/// A trap that is answered at once: an error if a cancellation or timeout is due.
+///
+/// For operations that found what they wanted without waiting, so that a task which never waits
+/// can still be cancelled.
+pub(crate) fn check() -> Result<(), Error> {
+    Core::current_ref(|core| core.interruption()).map_or(Ok(()), Err)
+}
+
+/// As [`check`], but lets others run after many operations that did not have to wait: a socket
+/// that is always ready must not starve the rest.
+pub(crate) async fn breathe() -> Result<(), Error> {
+    match Core::current_ref(|core| core.spend()) {
+        true => check(),
+        false => ask(Trap::Yield).await,
+    }
+}
+
+/// The leaf future: a trap, then its answer. Made by [`ask`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Ask {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    New(Trap),
+    /// Yielded, and to be answered at the next poll.
+    Yielded,
+    /// The wait's index, and the run of the kernel in which it was made.
+    Waiting(WaitId, u32),
+    Done,
+}
+
+// Nothing in it is ever pinned.
+impl Unpin for Ask {}
+
+impl Future for Ask {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Core::with_current(|core| {
+            let answer = match std::mem::replace(&mut self.state, State::Done) {
+                State::New(trap) => match core.interruption() {
+                    Some(error) => Err(error),
+                    None => {
+                        self.state = core.request(trap, cx);
+                        return Poll::Pending;
+                    }
+                },
+                State::Yielded => core.interruption().map_or(Ok(()), Err),
+                State::Waiting(id, run) => match core.answer_of(id, cx) {
+                    Some(answer) => answer,
+                    None => {
+                        self.state = State::Waiting(id, run);
+                        return Poll::Pending;
+                    }
+                },
+                State::Done => panic!("a trap's future was polled after its end"),
+            };
+            Poll::Ready(answer)
+        })
+        .expect(
+            "a trap was polled outside a running kernel: only tasks of `kernel::run` may wait here",
+        )
+    }
+}
+
+impl Ask {
+    /// True if the kernel has answered with success and nobody has polled the answer yet.
+    ///
+    /// For the `Drop` of primitives: what was handed to a waiter that no longer wants it (a
+    /// permit, a lock) goes to the next in line.
+    pub fn was_granted(&self) -> bool {
+        let State::Waiting(id, run) = self.state else {
+            return false;
+        };
+        Core::with_current(|core| {
+            core.run_number() == run && core.waits.borrow().get(id).answer() == Some(Ok(()))
+        })
+        .unwrap_or(false)
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        if let State::Waiting(id, run) = self.state {
+            // Another run's table has forgotten it already.
+            Core::with_current(|core| {
+                if core.run_number() == run {
+                    core.withdraw(id);
+                }
+            });
+        }
+    }
+}
+
+impl Core {
+    /// Puts a request into the slot, for the loop to read after this poll.
+    fn request(&self, trap: Trap, cx: &mut Context<'_>) -> State {
+        if matches!(trap, Trap::Yield) {
+            // Answered by being polled again: needs no entry in the table of waits.
+            match self.is_own_waker(cx.waker()) {
+                true => self.make_ready(self.current_index()),
+                false => cx.waker().wake_by_ref(),
+            }
+            return State::Yielded;
+        }
+        let id = self.new_wait();
+        self.note_waker(id, cx.waker());
+        // The slot holds the usual single trap of a poll; more of them spill into the list.
+        if let Some(earlier) = self.slot.replace(Some((id, trap))) {
+            self.spill.borrow_mut().push(earlier);
+        }
+        State::Waiting(id, self.run_number())
+    }
+
+    /// The answer, if it is there. If not, notes who is to be woken: the polling task or a
+    /// combinator's own waker may have changed since the last poll.
+    fn answer_of(&self, id: WaitId, cx: &mut Context<'_>) -> Option<Answer> {
+        let answer = self.waits.borrow().get(id).answer();
+        if answer.is_some() {
+            self.forget_wait(id);
+            return answer;
+        }
+        self.note_waker(id, cx.waker());
+        self.adopt(id);
+        None
+    }
+
+    /// Notes a combinator's own waker for a wait; our own needs no note.
+    fn note_waker(&self, id: WaitId, waker: &Waker) {
+        if self.is_own_waker(waker) {
+            if self.waits.borrow().get(id).is_plain() {
+                return;
+            }
+            let old = self.waits.borrow_mut().set_waker(id, None);
+            drop(old);
+        } else if !self.waits.borrow().has_waker(id, waker) {
+            let new = waker.clone();
+            let old = self.waits.borrow_mut().set_waker(id, Some(new));
+            drop(old);
+        }
+    }
+}

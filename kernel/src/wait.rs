@@ -1,0 +1,306 @@
+//! The table of waits: who waits, in which task, under which scopes, and how to undo it.
+//!
+//! A wait is one entry of a slab. It sits in up to two lists, both linked through the slab
+//! itself: the list of its task's unanswered waits (so that a cancellation finds them) and the
+//! queue of what it waits for (an event, a semaphore, a task's end). Entering and leaving either
+//! list never searches. Pure: nothing here touches a descriptor or a clock.
+
+use std::{cell::Cell, rc::Rc, task::Waker};
+
+use slab::Slab;
+
+use crate::{error::Error, reactor::Source, timer::TimerKey};
+
+/// No entry.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// What a trap comes back with.
+pub(crate) type Answer = Result<(), Error>;
+
+/// Index of a wait. Owned by exactly one leaf future, which takes it out again, so it is never
+/// used after its entry was given to another.
+pub(crate) type WaitId = u32;
+
+/// How to take a wait out of where it was put. It travels with the wait, so no other code guesses.
+pub(crate) enum Undo {
+    /// Requested, and not yet seen by the kernel's loop.
+    Requested,
+    Timer(TimerKey),
+    Source(Rc<Source>, usize),
+    Queue(WaitQueue, &'static str),
+    Joiner(u32),
+    Bell(u32),
+    /// Answered; nothing left to undo.
+    Answered(Answer),
+}
+
+/// The two ends of a line of waits. Cheap to copy; the links are in the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) first: WaitId,
+    pub(crate) last: WaitId,
+}
+
+impl Ends {
+    pub(crate) const EMPTY: Ends = Ends {
+        first: NONE,
+        last: NONE,
+    };
+}
+
+/// A line of tasks that wait for something, served in order of arrival.
+///
+/// The building block of every scheduling primitive: [`Trap::Wait`](crate::Trap) puts the task
+/// in, [`wake`](WaitQueue::wake) lets tasks go on. It may be made before a kernel runs.
+/// Clones are the same line.
+#[derive(Clone)]
+pub struct WaitQueue {
+    ends: Rc<Cell<Ends>>,
+}
+
+impl WaitQueue {
+    /// An empty line.
+    pub fn new() -> WaitQueue {
+        WaitQueue {
+            ends: Rc::new(Cell::new(Ends::EMPTY)),
+        }
+    }
+
+    /// True if nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.ends.get().first == NONE
+    }
+
+    pub(crate) fn first(&self) -> WaitId {
+        self.ends.get().first
+    }
+}
+
+impl Default for WaitQueue {
+    fn default() -> WaitQueue {
+        WaitQueue::new()
+    }
+}
+
+impl std::fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WaitQueue")
+            .field("empty", &self.is_empty())
+            .finish()
+    }
+}
+
+/// One wait.
+pub(crate) struct Wait {
+    /// Index of the task in whose poll it was requested.
+    pub(crate) task: u32,
+    /// The innermost scope (timeout or shield) around it.
+    pub(crate) scope: u32,
+    pub(crate) undo: Undo,
+    /// Neighbours in the task's list of unanswered waits.
+    next: WaitId,
+    prev: WaitId,
+    /// Neighbours in the line it stands in.
+    after: WaitId,
+    before: WaitId,
+    /// True if `Waits::wakers` has an entry for it.
+    foreign: bool,
+}
+
+impl Wait {
+    /// The answer, once there is one.
+    pub(crate) fn answer(&self) -> Option<Answer> {
+        match self.undo {
+            Undo::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// True if answering it means making its task ready, and no more.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.foreign
+    }
+}
+
+/// All waits of a kernel.
+pub(crate) struct Waits {
+    slab: Slab<Wait>,
+    /// Wakers of waits that were polled by a combinator with a waker of its own.
+    wakers: std::collections::HashMap<WaitId, Waker>,
+}
+
+impl Waits {
+    pub(crate) fn new() -> Waits {
+        Waits {
+            slab: Slab::new(),
+            wakers: Default::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<WaitId> {
+        self.slab.iter().map(|(id, _)| id as WaitId).collect()
+    }
+
+    pub(crate) fn get(&self, id: WaitId) -> &Wait {
+        &self.slab[id as usize]
+    }
+
+    /// Adds a wait to the front of its task's list.
+    pub(crate) fn insert(&mut self, task: u32, head: &mut WaitId, scope: u32) -> WaitId {
+        let id = self.slab.insert(Wait {
+            task,
+            scope,
+            undo: Undo::Requested,
+            next: *head,
+            prev: NONE,
+            after: NONE,
+            before: NONE,
+            foreign: false,
+        }) as WaitId;
+        if *head != NONE {
+            self.slab[*head as usize].prev = id;
+        }
+        *head = id;
+        id
+    }
+
+    /// Takes an unanswered wait out of its task's list; `head` is that list's head.
+    pub(crate) fn leave_task(&mut self, id: WaitId, head: &mut WaitId) {
+        let Wait { next, prev, .. } = self.slab[id as usize];
+        if next != NONE {
+            self.slab[next as usize].prev = prev;
+        }
+        match prev {
+            NONE => *head = next,
+            prev => self.slab[prev as usize].next = next,
+        }
+    }
+
+    /// Puts a wait into the list of another task, whose poll it was found in.
+    pub(crate) fn enter_task(&mut self, id: WaitId, task: u32, head: &mut WaitId) {
+        let wait = &mut self.slab[id as usize];
+        (wait.task, wait.next, wait.prev) = (task, *head, NONE);
+        if *head != NONE {
+            self.slab[*head as usize].prev = id;
+        }
+        *head = id;
+    }
+
+    /// The next unanswered wait in the same task's list.
+    pub(crate) fn next_of_task(&self, id: WaitId) -> WaitId {
+        self.slab[id as usize].next
+    }
+
+    pub(crate) fn set_undo(&mut self, id: WaitId, undo: Undo) -> Undo {
+        std::mem::replace(&mut self.slab[id as usize].undo, undo)
+    }
+
+    pub(crate) fn set_scope(&mut self, id: WaitId, scope: u32) {
+        self.slab[id as usize].scope = scope;
+    }
+
+    /// Removes a wait that is in no list any more and has no waker left.
+    pub(crate) fn remove(&mut self, id: WaitId) -> Wait {
+        let wait = self.slab.remove(id as usize);
+        debug_assert!(!wait.foreign, "its waker was taken out before");
+        wait
+    }
+
+    /// True if this waker is already the one noted.
+    pub(crate) fn has_waker(&self, id: WaitId, waker: &Waker) -> bool {
+        self.slab[id as usize].foreign && self.wakers.get(&id).is_some_and(|w| w.will_wake(waker))
+    }
+
+    /// Notes whom to wake for this wait, if not simply its task. Hands back the waker noted
+    /// before: dropping one may run foreign code, so that must happen where nothing is borrowed.
+    #[must_use]
+    pub(crate) fn set_waker(&mut self, id: WaitId, waker: Option<Waker>) -> Option<Waker> {
+        let old = self.take_waker(id);
+        if let Some(waker) = waker {
+            self.slab[id as usize].foreign = true;
+            self.wakers.insert(id, waker);
+        }
+        old
+    }
+
+    /// Takes out the waker noted for this wait.
+    pub(crate) fn take_waker(&mut self, id: WaitId) -> Option<Waker> {
+        let foreign = &mut self.slab[id as usize].foreign;
+        if !std::mem::take(foreign) {
+            return None;
+        }
+        self.wakers.remove(&id)
+    }
+
+    /// Puts a wait at the end of a line.
+    pub(crate) fn enqueue(&mut self, ends: &mut Ends, id: WaitId) {
+        let last = std::mem::replace(&mut ends.last, id);
+        match last {
+            NONE => ends.first = id,
+            last => self.slab[last as usize].after = id,
+        }
+        let wait = &mut self.slab[id as usize];
+        (wait.before, wait.after) = (last, NONE);
+    }
+
+    /// Takes a wait out of the line it stands in.
+    pub(crate) fn dequeue(&mut self, ends: &mut Ends, id: WaitId) {
+        let Wait { before, after, .. } = self.slab[id as usize];
+        match before {
+            NONE => ends.first = after,
+            before => self.slab[before as usize].after = after,
+        }
+        match after {
+            NONE => ends.last = before,
+            after => self.slab[after as usize].before = before,
+        }
+    }
+
+    /// `enqueue` for a shared line.
+    pub(crate) fn join_line(&mut self, queue: &WaitQueue, id: WaitId) {
+        let mut ends = queue.ends.get();
+        self.enqueue(&mut ends, id);
+        queue.ends.set(ends);
+    }
+
+    /// `dequeue` for a shared line.
+    pub(crate) fn leave_line(&mut self, queue: &WaitQueue, id: WaitId) {
+        let mut ends = queue.ends.get();
+        self.dequeue(&mut ends, id);
+        queue.ends.set(ends);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_its_order_when_the_middle_leaves() {
+        let (mut waits, mut head, mut ends) = (Waits::new(), NONE, Ends::EMPTY);
+        let ids: Vec<WaitId> = (0..4).map(|_| waits.insert(0, &mut head, NONE)).collect();
+        ids.iter().for_each(|id| waits.enqueue(&mut ends, *id));
+        waits.dequeue(&mut ends, ids[1]);
+        waits.dequeue(&mut ends, ids[3]);
+        assert_eq!((ends.first, ends.last), (ids[0], ids[2]));
+        waits.dequeue(&mut ends, ids[0]);
+        waits.dequeue(&mut ends, ids[2]);
+        assert_eq!((ends.first, ends.last), (NONE, NONE));
+    }
+
+    #[test]
+    fn a_task_list_loses_any_of_its_waits() {
+        let (mut waits, mut head) = (Waits::new(), NONE);
+        let ids: Vec<WaitId> = (0..3).map(|_| waits.insert(7, &mut head, NONE)).collect();
+        waits.leave_task(ids[1], &mut head);
+        assert_eq!(head, ids[2]);
+        assert_eq!(waits.next_of_task(head), ids[0]);
+        waits.leave_task(ids[2], &mut head);
+        waits.leave_task(ids[0], &mut head);
+        assert_eq!(head, NONE);
+    }
+}

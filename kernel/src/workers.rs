@@ -1,0 +1,205 @@
+//! Threads for what blocks: a pool that grows when needed, up to a bound.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread,
+    time::Duration,
+};
+
+use std::cell::Cell;
+
+use crate::{Bell, error::Error, kernel::Core};
+
+/// A thread that has had nothing to do for this long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The kernel's pool of threads.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    max: usize,
+    in_flight: Rc<Cell<usize>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<(u64, Job)>,
+    next_id: u64,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(max: usize) -> Pool {
+        Pool {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                work: Condvar::new(),
+            }),
+            max,
+            in_flight: Rc::default(),
+        }
+    }
+
+    /// How many results are being waited for.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// Queues a job; starts a thread if none is free and the bound allows it.
+    fn submit(&self, job: Job) -> u64 {
+        let mut state = self.shared.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.jobs.push_back((id, job));
+        if state.idle >= state.jobs.len() || state.threads >= self.max {
+            drop(state);
+            self.shared.work.notify_one();
+            return id;
+        }
+        state.threads += 1;
+        let alone = state.threads == 1;
+        drop(state);
+        let shared = self.shared.clone();
+        let started = thread::Builder::new()
+            .name("kernel-thread".into())
+            .spawn(move || work(&shared));
+        if let Err(e) = started {
+            self.shared.lock().threads -= 1;
+            // Others will get to it; without any, nobody would.
+            assert!(
+                !alone,
+                "kernel: cannot start a thread for run_in_thread: {e}"
+            );
+        }
+        id
+    }
+
+    /// Takes a job back that no thread has begun.
+    fn revoke(&self, id: u64) {
+        let revoked = {
+            let mut state = self.shared.lock();
+            let at = state.jobs.iter().position(|job| job.0 == id);
+            at.and_then(|at| state.jobs.remove(at))
+        };
+        drop(revoked);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Threads that are in the middle of a job end after it; nobody waits for them.
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+/// The life of one thread.
+fn work(shared: &Shared) {
+    let mut state = shared.lock();
+    loop {
+        if let Some((_, job)) = state.jobs.pop_front() {
+            drop(state);
+            job();
+            state = shared.lock();
+            continue;
+        }
+        if state.closed {
+            break;
+        }
+        state.idle += 1;
+        let (again, timeout) = shared
+            .work
+            .wait_timeout(state, IDLE)
+            .unwrap_or_else(|e| e.into_inner());
+        state = again;
+        state.idle -= 1;
+        if timeout.timed_out() && state.jobs.is_empty() {
+            break;
+        }
+    }
+    state.threads -= 1;
+}
+
+/// Runs a function that blocks on a thread of its own, and waits for its result.
+///
+/// Threads are made when needed, up to [`Builder::max_threads`](crate::Builder::max_threads);
+/// beyond that, functions wait in line.
+///
+/// # Cancellation
+/// A function that has not begun is taken back. One that runs cannot be stopped: it runs to its
+/// end, and its result is dropped on its thread.
+///
+/// # Errors
+/// Cancellation and timeouts.
+///
+/// # Panics
+/// If the function does: its panic goes on here. Also outside a running kernel, and if not even
+/// one thread can be started.
+///
+/// # Examples
+/// ```
+/// let sum = kernel::run(async { kernel::run_in_thread(|| (1..=100).sum::<u32>()).await });
+/// assert_eq!(sum.unwrap(), Ok(5050));
+/// ```
+pub async fn run_in_thread<R: Send + 'static>(
+    f: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Error> {
+    crate::trap::check()?;
+    let bell = Bell::new();
+    let ringer = bell.ringer();
+    let slot = Arc::new(Mutex::new(None));
+    let result = slot.clone();
+    let job: Job = Box::new(move || {
+        let value = catch_unwind(AssertUnwindSafe(f));
+        *result.lock().unwrap_or_else(|e| e.into_inner()) = Some(value);
+        drop(result);
+        ringer.ring();
+    });
+    let outstanding = Outstanding::submit(job);
+    bell.wait().await?;
+    drop(outstanding);
+    let value = slot.lock().unwrap_or_else(|e| e.into_inner()).take();
+    match value.expect("the bell is rung after the result was put into the slot") {
+        Ok(value) => Ok(value),
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// A job handed to the pool; dropped early, it is taken back if it has not begun.
+struct Outstanding {
+    core: Rc<Core>,
+    id: u64,
+}
+
+impl Outstanding {
+    fn submit(job: Job) -> Outstanding {
+        let core = Core::current();
+        core.pool.in_flight.set(core.pool.in_flight() + 1);
+        let id = core.pool.submit(job);
+        Outstanding { core, id }
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.core.pool.in_flight.set(self.core.pool.in_flight() - 1);
+        self.core.pool.revoke(self.id);
+    }
+}

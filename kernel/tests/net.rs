@@ -1,0 +1,156 @@
+//! Sockets, descriptors, signals.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Shutdown, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use kernel::{
+    AsyncFd, Error,
+    net::{TcpListener, TcpStream, UnixStream},
+    spawn,
+};
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+#[test]
+fn echo_over_tcp_with_half_close() {
+    kernel::run(async {
+        let listener = TcpListener::bind(loopback()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = spawn(async move {
+            let (stream, _) = listener.accept().await?;
+            let mut buf = [0; 4096];
+            loop {
+                match stream.read(&mut buf).await? {
+                    0 => return io::Result::Ok(()),
+                    n => stream.write_all(&buf[..n]).await?,
+                }
+            }
+        });
+        let stream = Rc::new(TcpStream::connect(address).await.unwrap());
+        stream.set_nodelay(true).unwrap();
+        let message: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+        let (writer, sent) = (stream.clone(), message.clone());
+        let writer = spawn(async move {
+            writer.write_all(&sent).await?;
+            writer.shutdown(Shutdown::Write)
+        });
+        let mut back = vec![0; message.len()];
+        stream.read_exact(&mut back).await.unwrap();
+        assert!(back == message);
+        assert_eq!(stream.read(&mut back).await.unwrap(), 0);
+        writer.join().await.unwrap().unwrap();
+        server.join().await.unwrap().unwrap();
+        drop(stream);
+        assert_eq!(kernel::stats().sources, 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_refused_connection_says_so() {
+    kernel::run(async {
+        let address = TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
+        let error = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    })
+    .unwrap();
+}
+
+#[test]
+fn two_readers_of_one_stream_are_an_error() {
+    kernel::run(async {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let a = Rc::new(a);
+        let other = a.clone();
+        let first = spawn(async move { other.read(&mut [0; 8]).await });
+        kernel::yield_now().await.unwrap();
+        let error = a.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(Error::in_io(&error), Some(Error::Busy));
+        first.cancel().await.unwrap();
+        let error = first.join().await.unwrap().unwrap_err();
+        assert_eq!(Error::in_io(&error), Some(Error::Cancelled));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_read_that_times_out_leaves_the_stream_usable() {
+    kernel::run(async {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut buf = [0; 8];
+        let late = kernel::timeout_after(Duration::from_millis(5), a.read(&mut buf)).await;
+        assert_eq!(Error::in_io(&late.unwrap_err()), Some(Error::TaskTimeout));
+        b.write_all(b"hello").await.unwrap();
+        assert_eq!(a.read(&mut buf).await.unwrap(), 5);
+        assert_eq!(kernel::stats().timers, 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_stream_whose_end_came_with_the_last_bytes_still_ends() {
+    kernel::run(async {
+        let (a, b) = UnixStream::pair().unwrap();
+        b.write_all(b"bye").await.unwrap();
+        drop(b);
+        let mut buf = [0; 64];
+        a.readable().await.unwrap();
+        assert_eq!(a.read(&mut buf).await.unwrap(), 3);
+        assert_eq!(a.read(&mut buf).await.unwrap(), 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn readable_of_a_raw_descriptor_keeps_level_meaning() {
+    kernel::run(async {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fd = AsyncFd::new(ours).unwrap();
+        let other = AsyncFd::new(theirs).unwrap();
+        other.write_all(b"ab").await.unwrap();
+        for _ in 0..3 {
+            fd.readable().await.unwrap(); // nobody reads: it stays ready
+        }
+        let mut byte = [0];
+        fd.read(&mut byte).await.unwrap();
+        fd.readable().await.unwrap(); // a partial read leaves it ready
+        fd.read(&mut byte).await.unwrap();
+        let empty = kernel::timeout_after(Duration::from_millis(5), fd.readable()).await;
+        assert_eq!(Error::in_io(&empty.unwrap_err()), Some(Error::TaskTimeout));
+        drop(fd);
+        assert_eq!(kernel::stats().sources, 1);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_regular_file_is_refused_with_advice() {
+    kernel::run(async {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let error = AsyncFd::new(file).unwrap_err();
+        assert!(error.to_string().contains("run_in_thread"), "{error}");
+        assert_eq!(kernel::stats().sources, 0);
+    })
+    .unwrap();
+}
+
+#[cfg(feature = "signal")]
+#[test]
+fn a_signal_is_awaited() {
+    use kernel::signal::{SIGUSR1, Signals};
+    kernel::run(async {
+        let mut signals = Signals::new(&[SIGUSR1]).unwrap();
+        for _ in 0..2 {
+            // SAFETY: raise(3) on a signal we have just caught.
+            assert_eq!(unsafe { libc::raise(SIGUSR1) }, 0);
+            assert_eq!(signals.next().await, Ok(SIGUSR1));
+        }
+    })
+    .unwrap();
+}

@@ -1,0 +1,274 @@
+//! Spawning, joining, cancelling, panics.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use kernel::{Error, JoinError, Kernel, ManualClock, sleep, spawn, yield_now};
+
+fn virtual_run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
+    Kernel::builder()
+        .manual_clock(ManualClock::new())
+        .build()
+        .unwrap()
+        .run(main)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn tasks_run_in_the_order_they_become_ready() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let out = log.clone();
+    virtual_run(async move {
+        let handles: Vec<_> = (0..3)
+            .map(|n| {
+                let log = log.clone();
+                spawn(async move {
+                    for round in 0..2 {
+                        log.borrow_mut().push((round, n));
+                        yield_now().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.join().await.unwrap();
+        }
+    });
+    assert_eq!(
+        *out.borrow(),
+        [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    );
+}
+
+#[test]
+fn sleeping_tasks_wake_by_their_deadlines() {
+    let order = virtual_run(async {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let handles: Vec<_> = [5u64, 1, 3, 1]
+            .into_iter()
+            .map(|s| {
+                let log = log.clone();
+                spawn(async move {
+                    let start = kernel::now();
+                    sleep(SECOND * s as u32).await.unwrap();
+                    assert_eq!(kernel::now() - start, SECOND * s as u32);
+                    log.borrow_mut().push(s);
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.join().await.unwrap();
+        }
+        log.take()
+    });
+    assert_eq!(order, [1, 1, 3, 5]);
+}
+
+#[test]
+fn a_cancelled_task_cleans_up_with_awaits_and_keeps_its_value() {
+    virtual_run(async {
+        let task = spawn(async {
+            assert_eq!(sleep(SECOND * 100).await, Err(Error::Cancelled));
+            sleep(SECOND).await.unwrap(); // cleaning up
+            7
+        });
+        yield_now().await.unwrap();
+        let start = kernel::now();
+        task.cancel().await.unwrap();
+        assert_eq!(kernel::now() - start, SECOND);
+        assert_eq!(task.join().await.unwrap(), 7);
+        assert_eq!(kernel::stats().timers, 0);
+    });
+}
+
+#[test]
+fn cancel_acts_at_the_call_and_reaches_the_next_trap_of_a_task_not_yet_begun() {
+    virtual_run(async {
+        let task = spawn(async { sleep(SECOND).await });
+        task.cancel(); // not awaited
+        assert_eq!(task.join().await.unwrap(), Err(Error::Cancelled));
+    });
+}
+
+#[test]
+fn an_answered_wait_keeps_its_answer_and_the_next_trap_is_cancelled() {
+    virtual_run(async {
+        let event = kernel::sync::Event::new();
+        let waited = event.clone();
+        let task = spawn(async move { (waited.wait().await, yield_now().await) });
+        yield_now().await.unwrap();
+        event.set();
+        task.cancel().await.unwrap();
+        assert_eq!(task.join().await.unwrap(), (Ok(()), Err(Error::Cancelled)));
+    });
+}
+
+#[test]
+fn a_second_cancel_drops_the_task() {
+    virtual_run(async {
+        let task = spawn(async {
+            let _ = sleep(SECOND * 100).await;
+            sleep(SECOND * 100).await
+        });
+        yield_now().await.unwrap();
+        task.cancel();
+        yield_now().await.unwrap();
+        let start = kernel::now();
+        task.cancel().await.unwrap();
+        assert_eq!(kernel::now(), start);
+        assert!(matches!(task.join().await, Err(JoinError::Cancelled)));
+        assert_eq!((kernel::stats().timers, kernel::stats().waits), (0, 0));
+    });
+}
+
+#[test]
+fn the_cleanup_budget_ends() {
+    virtual_run(async {
+        let task = spawn(async {
+            let _ = sleep(SECOND * 100).await;
+            sleep(SECOND * 100).await
+        });
+        yield_now().await.unwrap();
+        let start = kernel::now();
+        task.cancel().await.unwrap();
+        assert_eq!(kernel::now() - start, SECOND * 5);
+        assert!(matches!(task.join().await, Err(JoinError::Cancelled)));
+    });
+}
+
+#[test]
+fn a_shield_holds_off_cancellation_until_its_end() {
+    virtual_run(async {
+        let task = spawn(async {
+            let inside = kernel::shield(sleep(SECOND)).await;
+            (inside, yield_now().await)
+        });
+        yield_now().await.unwrap();
+        task.cancel().await.unwrap();
+        assert_eq!(task.join().await.unwrap(), (Ok(()), Err(Error::Cancelled)));
+    });
+}
+
+#[test]
+fn a_shield_wins_over_a_second_cancel_too() {
+    virtual_run(async {
+        let done = Rc::new(Cell::new(false));
+        let seen = done.clone();
+        let task = spawn(async move {
+            kernel::shield(async {
+                sleep(SECOND * 10).await.unwrap();
+                seen.set(true);
+            })
+            .await;
+            std::future::pending::<()>().await
+        });
+        yield_now().await.unwrap();
+        task.cancel();
+        task.cancel().await.unwrap();
+        assert!(done.get());
+        assert!(matches!(task.join().await, Err(JoinError::Cancelled)));
+    });
+}
+
+#[test]
+fn a_task_can_neither_cancel_nor_join_itself() {
+    virtual_run(async {
+        let me = kernel::current_task().unwrap();
+        assert_eq!(kernel::cancel(me).await, Err(Error::OneSelf));
+        assert_eq!(yield_now().await, Ok(()));
+    });
+}
+
+#[test]
+fn every_wait_of_a_join_is_answered_by_one_cancellation() {
+    virtual_run(async {
+        let task =
+            spawn(async { futures::join!(sleep(SECOND), sleep(SECOND * 2), yield_forever()) });
+        for _ in 0..3 {
+            yield_now().await.unwrap();
+        }
+        task.cancel().await.unwrap();
+        let (a, b, _) = task.join().await.unwrap();
+        assert_eq!((a, b), (Err(Error::Cancelled), Err(Error::Cancelled)));
+    });
+}
+
+async fn yield_forever() -> Result<(), Error> {
+    kernel::sync::Event::new().wait().await
+}
+
+#[test]
+fn a_panic_reaches_the_joiner_and_nobody_else() {
+    virtual_run(async {
+        let task = spawn(async { panic!("boom") }).name("bomb");
+        let error = task.join().await.unwrap_err();
+        assert_eq!(error.panic_message(), Some("boom"));
+        yield_now().await.unwrap();
+    });
+}
+
+#[test]
+#[should_panic(expected = "from main")]
+fn a_panic_of_main_goes_on_in_run() {
+    virtual_run(async { panic!("from main") })
+}
+
+#[test]
+fn run_ends_the_tasks_that_are_left() {
+    let cleaned = Rc::new(Cell::new(0));
+    let seen = cleaned.clone();
+    virtual_run(async move {
+        for _ in 0..3 {
+            let seen = seen.clone();
+            spawn(async move {
+                assert_eq!(sleep(SECOND).await, Err(Error::Cancelled));
+                sleep(SECOND).await.unwrap();
+                seen.set(seen.get() + 1);
+            });
+        }
+        yield_now().await.unwrap();
+    });
+    assert_eq!(cleaned.get(), 3);
+}
+
+#[test]
+fn a_task_in_a_bare_foreign_future_is_dropped_when_its_budget_ends() {
+    virtual_run(async {
+        let (_keep, never) = futures::channel::oneshot::channel::<()>();
+        let task = spawn(async move { never.await.is_ok() });
+        yield_now().await.unwrap();
+        let start = kernel::now();
+        task.cancel().await.unwrap();
+        assert_eq!(kernel::now() - start, SECOND * 5);
+    });
+}
+
+#[test]
+fn foreign_gives_a_future_up_at_once() {
+    virtual_run(async {
+        let (keep, never) = futures::channel::oneshot::channel::<()>();
+        let task = spawn(async move { kernel::foreign(never).await.map(|_| ()) });
+        yield_now().await.unwrap();
+        task.cancel().await.unwrap();
+        assert!(keep.is_canceled());
+        assert_eq!(task.join().await.unwrap(), Err(Error::Cancelled));
+    });
+}
+
+#[test]
+fn a_dropped_join_handle_detaches() {
+    virtual_run(async {
+        let done = Rc::new(Cell::new(false));
+        let seen = done.clone();
+        drop(spawn(async move {
+            sleep(SECOND).await.unwrap();
+            seen.set(true);
+        }));
+        sleep(SECOND * 2).await.unwrap();
+        assert!(done.get());
+    });
+}

@@ -1,0 +1,201 @@
+//! Timeouts: whose it was.
+
+use std::{io, time::Duration};
+
+use kernel::{Error, Kernel, ManualClock, ignore_after, now, sleep, timeout_after};
+
+fn virtual_run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
+    let clock = ManualClock::new();
+    Kernel::builder()
+        .manual_clock(clock)
+        .build()
+        .unwrap()
+        .run(async {
+            let value = main.await;
+            let stats = kernel::stats();
+            assert_eq!(
+                (stats.timers, stats.scopes, stats.waits),
+                (0, 0, 0),
+                "something leaked"
+            );
+            value
+        })
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn in_time_is_no_timeout() {
+    assert_eq!(
+        virtual_run(timeout_after(SECOND, async {
+            sleep(SECOND / 2).await?;
+            Ok::<_, Error>(3)
+        })),
+        Ok(3)
+    );
+}
+
+#[test]
+fn ones_own_timeout() {
+    virtual_run(async {
+        let start = now();
+        assert_eq!(
+            timeout_after(SECOND, sleep(SECOND * 9)).await,
+            Err(Error::TaskTimeout)
+        );
+        assert_eq!(now() - start, SECOND);
+    });
+}
+
+#[test]
+fn an_outer_timeout_gives_the_inner_block_up() {
+    virtual_run(async {
+        let outer = timeout_after(SECOND, async {
+            let inner = timeout_after(SECOND * 5, sleep(SECOND * 9)).await;
+            assert_eq!(inner, Err(Error::TimeoutCancellation));
+            inner
+        });
+        assert_eq!(outer.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn an_inner_timeout_that_nobody_handles_is_uncaught_outside() {
+    virtual_run(async {
+        let outer = timeout_after(SECOND * 5, async {
+            let inner = timeout_after(SECOND, sleep(SECOND * 9)).await;
+            assert_eq!(inner, Err(Error::TaskTimeout));
+            inner
+        });
+        assert_eq!(outer.await, Err(Error::UncaughtTimeout));
+    });
+}
+
+#[test]
+fn where_several_have_passed_the_outermost_owns_it() {
+    virtual_run(async {
+        let outer = timeout_after(SECOND, async {
+            let inner = timeout_after(SECOND, sleep(SECOND * 9)).await;
+            assert_eq!(inner, Err(Error::TimeoutCancellation));
+            inner
+        });
+        assert_eq!(outer.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn an_expiry_answers_only_the_waits_below_it() {
+    virtual_run(async {
+        let (short, long) =
+            futures::join!(timeout_after(SECOND, sleep(SECOND * 9)), sleep(SECOND * 3));
+        assert_eq!((short, long), (Err(Error::TaskTimeout), Ok(())));
+    });
+}
+
+#[test]
+fn it_is_delivered_once_and_cleaning_up_may_wait() {
+    virtual_run(async {
+        let result = timeout_after(SECOND, async {
+            assert_eq!(sleep(SECOND * 9).await, Err(Error::TaskTimeout));
+            sleep(SECOND * 2).await?;
+            Ok::<_, Error>("saved")
+        });
+        assert_eq!(result.await, Ok("saved"));
+    });
+}
+
+#[test]
+fn it_reaches_a_task_that_was_busy_when_it_passed_at_the_next_trap() {
+    let clock = ManualClock::paused();
+    let moved = clock.clone();
+    Kernel::builder()
+        .manual_clock(clock)
+        .build()
+        .unwrap()
+        .run(async move {
+            let result = timeout_after(SECOND, async {
+                moved.advance(SECOND * 2); // a long computation
+                for _ in 0..1000 {
+                    kernel::yield_now().await?; // the kernel looks at the time once a turn
+                }
+                Ok::<_, Error>(())
+            });
+            assert_eq!(result.await, Err(Error::TaskTimeout));
+        });
+}
+
+#[test]
+fn ignore_after_makes_its_own_expiry_no_error() {
+    virtual_run(async {
+        assert_eq!(ignore_after(SECOND, sleep(SECOND * 9)).await, Ok(None));
+        assert_eq!(ignore_after(SECOND * 9, sleep(SECOND)).await, Ok(Some(())));
+        let outer = timeout_after(SECOND, ignore_after(SECOND * 2, sleep(SECOND * 9)));
+        assert_eq!(outer.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn a_shield_keeps_timeouts_from_outside_out_and_those_inside_work() {
+    virtual_run(async {
+        let result = timeout_after(SECOND, async {
+            let inside = kernel::shield(async {
+                sleep(SECOND * 3).await?;
+                timeout_after(SECOND, sleep(SECOND * 3)).await
+            });
+            assert_eq!(inside.await, Err(Error::TaskTimeout));
+            kernel::yield_now().await
+        });
+        assert_eq!(result.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn io_errors_carry_it_and_are_never_interrupted() {
+    virtual_run(async {
+        let result: io::Result<()> = timeout_after(SECOND, async {
+            sleep(SECOND * 9).await?;
+            Ok(())
+        })
+        .await;
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert_eq!(Error::in_io(&error), Some(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn another_error_raised_while_cleaning_up_stays_itself() {
+    virtual_run(async {
+        let result: io::Result<()> = timeout_after(SECOND, async {
+            let _ = sleep(SECOND * 9).await;
+            Err(io::ErrorKind::ConnectionReset.into())
+        })
+        .await;
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[derive(Debug, PartialEq)]
+enum Mine {
+    Kernel(Error),
+}
+impl From<Error> for Mine {
+    fn from(e: Error) -> Mine {
+        Mine::Kernel(e)
+    }
+}
+
+#[test]
+fn an_error_type_of_ones_own_needs_only_from() {
+    virtual_run(async {
+        let outer = timeout_after(SECOND, async {
+            let inner = timeout_after(SECOND * 5, async {
+                Ok::<_, Mine>(sleep(SECOND * 9).await?)
+            })
+            .await;
+            assert_eq!(inner, Err(Mine::Kernel(Error::TimeoutCancellation)));
+            inner
+        });
+        assert_eq!(outer.await, Err(Mine::Kernel(Error::TaskTimeout)));
+    });
+}

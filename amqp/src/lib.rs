@@ -1,8 +1,21 @@
 //! AMQP 0-9-1: codec, client, embedded broker.
 //!
-//! Reading order: [`codec`] (bytes ↔ frames ↔ messages) and [`heartbeat`] are pure and serve both ends.
+//! Reading order: [`codec`] (bytes ↔ frames ↔ messages) and [`heartbeat`] are pure and serve both ends; `core` is the
+//! client's side of a connection without a socket; [`client`] drives it on the kernel.
+//!
+//! Without the feature `kernel` there are the codec, the core and the blocking façade only.
 #![forbid(unsafe_code)]
 
+pub mod blocking;
+#[cfg(feature = "kernel")]
+pub mod client;
 pub mod codec;
+mod core;
+mod error;
 pub mod heartbeat;
+mod options;
 pub mod protocol;
+
+pub use core::{Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk};
+pub use error::{CloseReason, Error, ErrorKind, PublishError, Returned};
+pub use options::{ConnectOptions, Mechanism, Uri};

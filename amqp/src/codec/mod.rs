@@ -28,6 +28,7 @@ pub use frame::{
 };
 pub use properties::{Fields, RawProperties};
 pub use scan::{MAX_TABLE_DEPTH, MAX_TABLE_VALUES};
+pub(crate) use wire::put_short;
 pub use write_buffer::WriteBuffer;
 
 /// Whether `text` fits into a short string (255 bytes): names, routing keys, tags.

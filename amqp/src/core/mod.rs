@@ -1,0 +1,29 @@
+//! The client's side of one connection, without a socket and without a clock.
+//!
+//! Bytes go in ([`Core::receive`]), bytes come out ([`Core::take_output`]), and what happened is found in the state:
+//! an answer in its [`Call`], a delivery in its consumer's queue, a confirm in the channel's ring. Whoever waits
+//! leaves a `std` [`Waker`](std::task::Waker). The kernel's client and the blocking façade are two thin drivers of
+//! this; tests drive it byte by byte.
+//!
+//! One thread, hence `Rc` and `RefCell`; no borrow is held while user code runs.
+
+mod channel;
+pub(crate) mod confirms;
+mod connection;
+pub(crate) mod handshake;
+pub(crate) mod ledger;
+mod message;
+pub(crate) mod ops;
+mod request;
+mod topology;
+mod wakers;
+
+pub(crate) use channel::{Call, Channel, GET, GET_NO_ACK, Reply, Settle};
+pub(crate) use connection::Core;
+pub use handshake::Negotiated;
+pub use message::Message;
+pub(crate) use message::{ConsumerState, Ended, Raw};
+pub(crate) use request::short;
+pub use request::{Consume, ExchangeDeclare, Publish, QueueDeclare, QueueOk};
+pub use topology::{Binding, Topology};
+pub(crate) use wakers::Wakers;

@@ -226,14 +226,6 @@ impl Channel {
 
     // --- publishing ---
 
-    /// From now on publishes are confirmed.
-    pub(crate) fn confirms_on(&self) {
-        self.state
-            .borrow_mut()
-            .confirms
-            .get_or_insert_with(Confirms::new);
-    }
-
     pub(crate) fn has_confirms(&self) -> bool {
         self.state.borrow().confirms.is_some()
     }

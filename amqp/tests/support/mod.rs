@@ -1,0 +1,33 @@
+//! Helpers of the tests against a real broker.
+#![allow(dead_code, reason = "each test file uses some of them")]
+
+use amqp::{ConnectOptions, Uri};
+use std::future::Future;
+use std::time::Duration;
+
+/// The broker to test against, named by `OLIVE_TEST_AMQP_URL`; `tests/run` starts one.
+pub fn options() -> ConnectOptions {
+    let url = std::env::var("OLIVE_TEST_AMQP_URL")
+        .expect("OLIVE_TEST_AMQP_URL names a broker; tests/run sets it");
+    Uri::parse(&url).expect("OLIVE_TEST_AMQP_URL is an AMQP URI")
+}
+
+/// A name on the broker that no other run uses.
+pub fn name(test: &str) -> String {
+    format!("amqp-test-{test}-{}", std::process::id())
+}
+
+/// Runs a test on a kernel, with a deadline that only a hang reaches.
+#[cfg(feature = "kernel")]
+pub fn on_kernel(test: impl Future<Output = ()> + 'static) {
+    let limited = async {
+        let test = async {
+            test.await;
+            Ok::<(), kernel::Error>(())
+        };
+        kernel::timeout_after(Duration::from_secs(60), test)
+            .await
+            .expect("the test ends within a minute");
+    };
+    kernel::run(limited).expect("a kernel starts");
+}

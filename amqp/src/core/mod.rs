@@ -26,3 +26,8 @@ pub(crate) use message::{ConsumerState, Ended, Raw};
 pub(crate) use request::short;
 pub use request::{Consume, ExchangeDeclare, Publish, QueueDeclare, QueueOk};
 pub use topology::{Binding, Topology};
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;

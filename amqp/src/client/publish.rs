@@ -125,6 +125,8 @@ impl Channel {
     }
 }
 
+type Waiting = Pin<Box<dyn Future<Output = Result<(), PublishError>>>>;
+
 /// The server's word on one publish, to be awaited. Dropping it does not take the publish back.
 ///
 /// Its deadline is the connection's `publish_timeout` from the publish on.
@@ -136,7 +138,7 @@ pub struct Confirm {
     deadline: Instant,
     limit: Duration,
     /// Made only when the answer is not there at the first poll.
-    waiting: Option<Pin<Box<dyn Future<Output = Result<(), PublishError>>>>>,
+    waiting: Option<Waiting>,
 }
 
 impl Future for Confirm {

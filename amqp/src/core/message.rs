@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A message from the broker. `Send`, so that it can be worked on by another thread while the
-/// [`Acker`](crate::core::Acker) stays with the connection.
+/// duty to settle it stays with the connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// Where it was published; shared between deliveries, so a clone is cheap.

@@ -6,7 +6,7 @@ use crate::protocol::FieldTable;
 /// A queue bound to an exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
-    /// The queue; a name of [`Topology::queues`], also where the server chooses the real one.
+    /// The queue; a name or alias given to the [`Topology`], also where the server chooses the real one.
     pub queue: String,
     /// The exchange.
     pub exchange: String,

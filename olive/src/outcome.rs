@@ -62,6 +62,11 @@ pub enum Outcome {
         /// What it raised.
         error: TaskError,
     },
+    /// The process found no task of that name, and ran nothing.
+    Unknown {
+        /// Why the name is no task.
+        reason: String,
+    },
     /// The job's own `timeout` passed; what ran it was killed.
     TimedOut,
     /// The process that ran it ended before it answered.

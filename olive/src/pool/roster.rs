@@ -1,0 +1,227 @@
+//! Which worker runs which job (pure: no process, no clock, no task).
+//!
+//! A *worker* here is a place for one process, of which there are at most `max`. It is idle, with
+//! a process of some kind or with none, or out on a job. `W` is the worker itself and `T` what a
+//! job left behind that waits for one.
+
+use std::collections::VecDeque;
+
+/// What a process can be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Rust,
+    Python,
+    /// One process a job: nothing is kept.
+    Executable,
+}
+
+/// How many later jobs may pass one that waits, because a process of their kind came free.
+///
+/// Passing saves the replacement of a process (tens of milliseconds of start-up); the bound keeps
+/// a rare kind from waiting for ever while a common one never lets go.
+const OVERTAKEN_MAX: u32 = 16;
+
+pub(super) struct Roster<W, T> {
+    max: usize,
+    /// Workers that are out, or about to be started.
+    out: usize,
+    /// Longest idle first.
+    idle: Vec<Idle<W>>,
+    /// In order of arrival.
+    waiting: VecDeque<Waiting<T>>,
+}
+
+struct Idle<W> {
+    worker: W,
+    holds: Option<Kind>,
+}
+
+struct Waiting<T> {
+    token: T,
+    kind: Kind,
+    overtaken: u32,
+}
+
+/// Who takes a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken<W> {
+    /// This worker; its process may be missing or of another kind, and must then be replaced.
+    Worker(W),
+    /// One more, to be started by the caller.
+    New,
+    /// Nobody for now: `wait` in line.
+    Full,
+}
+
+impl<W, T> Roster<W, T> {
+    pub fn new(max: usize) -> Self {
+        Roster {
+            max,
+            out: 0,
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Takes a worker for a job: the one that needs the least done to it.
+    pub fn take(&mut self, kind: Kind) -> Taken<W> {
+        let found = self
+            .same_kind(kind)
+            .or_else(|| self.idle.iter().position(|idle| idle.holds.is_none()))
+            .or_else(|| (self.total() >= self.max && !self.idle.is_empty()).then_some(0));
+        if let Some(index) = found {
+            self.out += 1;
+            return Taken::Worker(self.idle.remove(index).worker);
+        }
+        if self.total() < self.max {
+            self.out += 1;
+            return Taken::New;
+        }
+        Taken::Full
+    }
+
+    /// The most recently used one: warm, and the others can be replaced.
+    fn same_kind(&self, kind: Kind) -> Option<usize> {
+        self.idle.iter().rposition(|idle| idle.holds == Some(kind))
+    }
+
+    /// How many there are, idle or out.
+    pub fn total(&self) -> usize {
+        self.out + self.idle.len()
+    }
+
+    /// Puts a job in line.
+    pub fn wait(&mut self, kind: Kind, token: T) {
+        self.waiting.push_back(Waiting {
+            token,
+            kind,
+            overtaken: 0,
+        });
+    }
+
+    /// Takes jobs out of the line that no longer wait.
+    pub fn forget(&mut self, is_forgotten: impl Fn(&T) -> bool) {
+        self.waiting.retain(|waiting| !is_forgotten(&waiting.token));
+    }
+
+    /// Whoever is next in line for a worker that comes free and holds a process of this kind.
+    ///
+    /// The worker stays out: the caller hands it over. `None`: nobody waits, `put_back` it.
+    pub fn next_waiting(&mut self, holds: Option<Kind>) -> Option<T> {
+        let first = self.waiting.front()?;
+        let mut index = 0;
+        if first.overtaken < OVERTAKEN_MAX {
+            let fits = |waiting: &Waiting<T>| Some(waiting.kind) == holds;
+            index = self.waiting.iter().position(fits).unwrap_or(0);
+        }
+        for passed in self.waiting.range_mut(..index) {
+            passed.overtaken += 1;
+        }
+        self.waiting.remove(index).map(|waiting| waiting.token)
+    }
+
+    /// A worker has come back and nobody waits.
+    pub fn put_back(&mut self, worker: W, holds: Option<Kind>) {
+        self.out -= 1;
+        self.idle.push(Idle { worker, holds });
+    }
+
+    /// A worker that was out is no more (or was never started).
+    pub fn lost(&mut self) {
+        self.out -= 1;
+    }
+
+    /// Takes everybody who is idle, for good.
+    pub fn dismiss_idle(&mut self) -> Vec<W> {
+        self.idle.drain(..).map(|idle| idle.worker).collect()
+    }
+
+    /// Takes everybody out of the line, for good.
+    pub fn dismiss_waiting(&mut self) -> Vec<T> {
+        self.waiting
+            .drain(..)
+            .map(|waiting| waiting.token)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Kind::*;
+
+    fn roster(max: usize) -> Roster<u32, &'static str> {
+        Roster::new(max)
+    }
+
+    /// A roster with these idle, longest idle first, and no room for more.
+    fn idle(holds: &[Option<Kind>]) -> Roster<u32, &'static str> {
+        let mut roster = roster(holds.len());
+        for _ in holds {
+            assert_eq!(roster.take(Rust), Taken::New);
+        }
+        for (worker, holds) in holds.iter().enumerate() {
+            roster.put_back(worker as u32, *holds);
+        }
+        roster
+    }
+
+    #[test]
+    fn workers_come_on_demand_and_never_exceed_the_maximum() {
+        let mut roster = roster(2);
+        assert_eq!(roster.take(Rust), Taken::New);
+        assert_eq!(roster.take(Python), Taken::New);
+        assert_eq!(roster.take(Rust), Taken::Full);
+        roster.put_back(7, Some(Rust));
+        assert_eq!(roster.take(Rust), Taken::Worker(7));
+        roster.lost();
+        assert_eq!(roster.take(Rust), Taken::New);
+        assert_eq!(roster.take(Rust), Taken::Full);
+    }
+
+    #[test]
+    fn the_worker_that_needs_least_is_taken() {
+        let all = [Some(Python), Some(Rust), None, Some(Rust), Some(Python)];
+        assert_eq!(idle(&all).take(Rust), Taken::Worker(3)); // its kind, last used
+        assert_eq!(idle(&all).take(Executable), Taken::Worker(2)); // no process to end
+        let kept = [Some(Python), Some(Python)];
+        assert_eq!(idle(&kept).take(Rust), Taken::Worker(0)); // longest idle makes room
+    }
+
+    #[test]
+    fn another_kind_makes_room_only_when_there_is_no_other() {
+        let mut roster = roster(2);
+        assert_eq!(roster.take(Rust), Taken::New);
+        roster.put_back(0, Some(Rust));
+        assert_eq!(roster.take(Python), Taken::New);
+        assert_eq!(roster.take(Python), Taken::Worker(0));
+    }
+
+    #[test]
+    fn a_free_process_goes_to_its_own_kind_but_not_for_ever() {
+        let mut roster = roster(1);
+        assert_eq!(roster.take(Rust), Taken::New);
+        roster.wait(Python, "python");
+        for _ in 0..=OVERTAKEN_MAX {
+            roster.wait(Rust, "rust");
+        }
+        for _ in 0..OVERTAKEN_MAX {
+            assert_eq!(roster.next_waiting(Some(Rust)), Some("rust"));
+        }
+        assert_eq!(roster.next_waiting(Some(Rust)), Some("python"));
+        assert_eq!(roster.next_waiting(Some(Python)), Some("rust"));
+        assert_eq!(roster.next_waiting(Some(Rust)), None);
+    }
+
+    #[test]
+    fn without_a_match_the_first_in_line_is_next() {
+        let mut roster = roster(1);
+        assert_eq!(roster.take(Rust), Taken::New);
+        roster.wait(Python, "first");
+        roster.wait(Executable, "second");
+        roster.wait(Python, "third");
+        roster.forget(|token| *token == "first");
+        assert_eq!(roster.next_waiting(None), Some("second"));
+        assert_eq!(roster.dismiss_waiting(), ["third"]);
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::{Bell, error::Error, outside::Ringer};
+use crate::{Bell, bell::Ringer, error::Error};
 
 /// Makes an unbounded mailbox that any thread may put into and one kernel task takes out of.
 ///

@@ -30,18 +30,22 @@
 //!
 //! # Reading order
 //!
-//! `trap.rs` (the door), `kernel.rs` (the loop), `wait.rs` (who waits for what), `task.rs` and
-//! `cell.rs`, `scope.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io.rs`,
-//! `outside.rs` and `waker.rs` (other threads); then `sync/` for what is built on it.
+//! `trap.rs` (the door), `kernel.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
+//! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io.rs`,
+//! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it.
 //!
 //! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]).
 
 #![warn(missing_docs)]
 
+mod answer;
+mod bell;
+mod cancel;
 mod cell;
 mod clock;
 mod error;
 mod fd;
+mod group;
 mod inbox;
 mod io;
 mod kernel;
@@ -52,21 +56,26 @@ mod reactor;
 mod scope;
 #[cfg(feature = "signal")]
 pub mod signal;
+pub mod sim;
 pub mod sync;
+mod table;
 mod task;
 mod time;
 mod timer;
 mod trap;
 mod wait;
 mod waker;
+mod with;
 mod workers;
 
+pub use bell::{Bell, Ringer};
 pub use clock::ManualClock;
 pub use error::{Error, JoinError};
 pub use fd::AsyncFd;
+pub use group::{GroupError, TaskGroup};
 pub use inbox::{InboxReceiver, InboxSender, inbox};
 pub use kernel::{Builder, Kernel, run};
-pub use outside::{Bell, Handle, Ringer, handle};
+pub use outside::{Handle, handle};
 pub use ps::{Stats, TaskInfo, ps, stats};
 pub use task::{Cancel, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{

@@ -6,7 +6,6 @@
 //! by `Arc`, so it may outlive the kernel; its notes then go nowhere.
 
 use std::{
-    cell::Cell,
     fmt,
     future::Future,
     sync::{
@@ -16,7 +15,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use crate::{kernel::Core, task::TaskId};
+use crate::{bell::BellId, kernel::Core, task::TaskId};
 
 /// The kernel runs tasks and will look at the list by itself.
 const AWAKE: u8 = 0;
@@ -97,78 +96,6 @@ impl Shared {
     }
 }
 
-/// Index and serial number of a bell.
-pub(crate) type BellId = (u32, u32);
-
-/// Something any thread may ring, and one task waits for ([`Trap::Bell`](crate::Trap)).
-///
-/// Ringing is remembered until it is waited for; ringing twice is ringing once. It is how a pool
-/// of threads, or anything else outside, hands results to tasks without the kernel knowing it:
-/// put the result where both can see it, then ring.
-#[derive(Debug)]
-pub struct Bell {
-    id: BellId,
-    shared: Arc<Shared>,
-    owner: std::rc::Weak<Core>,
-}
-
-/// The end of a [`Bell`] that may be sent to other threads.
-#[derive(Clone, Debug)]
-pub struct Ringer {
-    id: BellId,
-    shared: Arc<Shared>,
-}
-
-impl Bell {
-    /// Makes a bell of the running kernel.
-    ///
-    /// # Panics
-    /// Outside a running kernel.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Bell {
-        let core = Core::current();
-        Bell {
-            id: core.new_bell(),
-            shared: core.shared.clone(),
-            owner: std::rc::Rc::downgrade(&core),
-        }
-    }
-
-    /// The end to give away.
-    pub fn ringer(&self) -> Ringer {
-        Ringer {
-            id: self.id,
-            shared: self.shared.clone(),
-        }
-    }
-
-    /// Waits until it is rung, or returns at once if it was rung since the last wait.
-    ///
-    /// # Cancellation
-    /// Safe: a ring that was not taken stays.
-    ///
-    /// # Errors
-    /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
-    pub async fn wait(&self) -> Result<(), crate::Error> {
-        crate::trap::ask(crate::Trap::Bell(self.id.0)).await
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        if let Some(core) = self.owner.upgrade() {
-            core.drop_bell(self.id);
-        }
-    }
-}
-
-impl Ringer {
-    /// Rings. Wakes the kernel if it sleeps; does nothing if the bell or the kernel is gone.
-    pub fn ring(&self) {
-        self.shared.note(Note::Ring(self.id));
-    }
-}
-
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
@@ -209,11 +136,4 @@ pub fn handle() -> Handle {
     Handle {
         shared: Core::current().shared.clone(),
     }
-}
-
-/// A bell as the kernel holds it.
-pub(crate) struct BellState {
-    pub(crate) serial: u32,
-    pub(crate) rung: Cell<bool>,
-    pub(crate) waiter: Cell<u32>,
 }

@@ -7,14 +7,15 @@
 //! root meets, in this order, every timeout that has a say in it, until a shield ends the walk.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    time::Instant,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use slab::Slab;
 
-use crate::{error::Error, kernel::Core, timer::TimerKey, wait::NONE};
+use crate::{error::Error, kernel::Core, timer::TimerKey, wait::NONE, with::With};
 
 /// Whose deadline ended what stood in a scope, once one did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,28 +169,23 @@ impl Scopes {
 
 /// An open scope; closes when dropped.
 pub(crate) struct OpenScope {
-    pub(crate) id: u32,
+    id: u32,
     run: u32,
 }
 
 impl OpenScope {
     /// Opens a scope inside the current one, with a deadline or as a shield.
-    pub(crate) fn open(deadline: Option<Instant>) -> OpenScope {
+    fn open(limit: Limit) -> OpenScope {
         let core = Core::current();
+        let deadline = match limit {
+            Limit::After(duration) => Some(after(core.clock.now(), duration)),
+            Limit::At(instant) => Some(instant),
+            Limit::Shield => None,
+        };
         OpenScope {
             id: core.open_scope(deadline),
             run: core.run_number(),
         }
-    }
-
-    /// Polls `future` inside the scope.
-    pub(crate) async fn run<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            let _inside = Inside::enter(self.id);
-            future.as_mut().poll(cx)
-        })
-        .await
     }
 }
 
@@ -201,6 +197,12 @@ impl Drop for OpenScope {
             }
         });
     }
+}
+
+/// `now + duration`; beyond what the clock can name, about a hundred years will do.
+pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration)
+        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
 }
 
 /// Makes a scope the current one until dropped, also by a panic.
@@ -241,9 +243,63 @@ impl Scope {
     }
 }
 
-impl OpenScope {
-    /// Whose deadline ended what stood in it, if one did.
-    pub(crate) fn verdict(&self) -> Option<Verdict> {
-        Core::with_current(|core| core.scopes.borrow().verdict(self.id)).flatten()
+/// What a scope is opened for, at the first poll.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    After(Duration),
+    At(Instant),
+    Shield,
+}
+
+/// Beside the future of a [`Scoped`]: its scope, once opened, and `judge`, which makes the result
+/// of what the future came back with and of whose deadline ended it, if one did.
+pub(crate) struct Around<J> {
+    limit: Limit,
+    scope: Option<OpenScope>,
+    judge: J,
+}
+
+/// A future that is polled inside a scope of its own. (`With` drops the future, with all its
+/// waits, before the scope.)
+pub(crate) type Scoped<F, J> = With<F, Around<J>>;
+
+pub(crate) fn scoped<F, J, T>(future: F, limit: Limit, judge: J) -> Scoped<F, J>
+where
+    F: Future,
+    J: Fn(Option<Verdict>, F::Output) -> T,
+{
+    let scope = None;
+    With::new(
+        future,
+        Around {
+            limit,
+            scope,
+            judge,
+        },
+    )
+}
+
+impl<F, J, T> Future for Scoped<F, J>
+where
+    F: Future,
+    J: Fn(Option<Verdict>, F::Output) -> T,
+{
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let (future, around) = self.split();
+        let scope = around
+            .scope
+            .get_or_insert_with(|| OpenScope::open(around.limit));
+        let polled = {
+            let _inside = Inside::enter(scope.id);
+            future.poll(cx)
+        };
+        let Poll::Ready(output) = polled else {
+            return Poll::Pending;
+        };
+        let verdict = Core::current_ref(|core| core.scopes.borrow().verdict(scope.id));
+        around.scope = None; // closed: its deadline is over before anyone goes on
+        Poll::Ready((around.judge)(verdict, output))
     }
 }

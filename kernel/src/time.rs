@@ -2,14 +2,18 @@
 
 use std::{
     future::Future,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use crate::{
+    WaitQueue,
     error::{Error, Told, look_into},
     kernel::Core,
-    scope::{OpenScope, Verdict},
-    trap::{Trap, ask},
+    scope::{Limit, Verdict, after, scoped},
+    trap::{Ask, Trap, ask},
+    with::With,
 };
 
 /// The time on the kernel's clock.
@@ -28,7 +32,7 @@ pub fn now() -> Instant {
 /// # Errors
 /// Cancellation and timeouts.
 pub async fn sleep(duration: Duration) -> Result<(), Error> {
-    ask(Trap::Sleep(after(duration))).await
+    ask(Trap::Sleep(after(now(), duration))).await
 }
 
 /// Sleeps until this moment on the kernel's clock; one that has passed lets others run first.
@@ -78,45 +82,43 @@ pub async fn yield_now() -> Result<(), Error> {
 /// }));
 /// assert_eq!(result, Err(Error::TaskTimeout));
 /// ```
-pub async fn timeout_after<T, E>(
+pub fn timeout_after<T, E>(
     duration: Duration,
     future: impl Future<Output = Result<T, E>>,
-) -> Result<T, E>
+) -> impl Future<Output = Result<T, E>>
 where
     E: From<Error> + 'static,
 {
-    timeout_at(after(duration), future).await
+    scoped(future, Limit::After(duration), judge)
 }
 
 /// As [`timeout_after`], with a moment on the kernel's clock.
-pub async fn timeout_at<T, E>(
+pub fn timeout_at<T, E>(
     deadline: Instant,
     future: impl Future<Output = Result<T, E>>,
-) -> Result<T, E>
+) -> impl Future<Output = Result<T, E>>
 where
     E: From<Error> + 'static,
 {
-    // Dropped in reverse order: `run`'s future, with all its waits, before the scope.
-    let scope = OpenScope::open(Some(deadline));
-    let result = scope.run(future).await;
-    judge(&scope, result)
+    scoped(future, Limit::At(deadline), judge)
 }
 
 /// As [`timeout_after`], but its own expiry is no error: it gives `Ok(None)`.
-pub async fn ignore_after<T, E>(
+pub fn ignore_after<T, E>(
     duration: Duration,
     future: impl Future<Output = Result<T, E>>,
-) -> Result<Option<T>, E>
+) -> impl Future<Output = Result<Option<T>, E>>
 where
     E: From<Error> + 'static,
 {
-    let scope = OpenScope::open(Some(after(duration)));
-    let result = scope.run(future).await;
-    let mine = scope.verdict() == Some(Verdict::Mine);
-    match judge(&scope, result) {
-        Err(e) if mine && is_timeout(&e) => Ok(None),
-        other => other.map(Some),
-    }
+    scoped(
+        future,
+        Limit::After(duration),
+        |verdict, result| match judge(verdict, result) {
+            Err(e) if verdict == Some(Verdict::Mine) && is_timeout(&e) => Ok(None),
+            other => other.map(Some),
+        },
+    )
 }
 
 /// Runs `future` where no cancellation and no timeout from outside reaches it; both are delivered
@@ -124,9 +126,8 @@ where
 ///
 /// For the few steps that must not be torn apart. A shield always wins, also against a second
 /// cancel and the end of the cleanup budget, so keep it short.
-pub async fn shield<F: Future>(future: F) -> F::Output {
-    let scope = OpenScope::open(None);
-    scope.run(future).await
+pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    scoped(future, Limit::Shield, |_, output| output)
 }
 
 /// Runs a future that knows nothing of this kernel, so that it can be given up.
@@ -137,24 +138,22 @@ pub async fn shield<F: Future>(future: F) -> F::Output {
 ///
 /// # Errors
 /// Cancellation and timeouts.
-pub async fn foreign<F: Future>(future: F) -> Result<F::Output, Error> {
-    let mut future = std::pin::pin!(future);
-    let mut given_up = ask(Trap::Wait(crate::WaitQueue::new(), "foreign future"));
-    std::future::poll_fn(|cx| {
-        if let std::task::Poll::Ready(value) = future.as_mut().poll(cx) {
-            return std::task::Poll::Ready(Ok(value));
-        }
-        let answer = std::pin::Pin::new(&mut given_up).poll(cx);
-        answer.map(|answer| Err(answer.expect_err("nobody wakes a line that nobody knows")))
-    })
-    .await
+pub fn foreign<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Error>> {
+    With::new(future, ask(Trap::Wait(WaitQueue::new(), "foreign future")))
 }
 
-fn after(duration: Duration) -> Instant {
-    let now = now();
-    // Beyond what the clock can name: about a hundred years will do.
-    now.checked_add(duration)
-        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
+/// A foreign future, and beside it a trap that nothing but an interruption answers.
+impl<F: Future> Future for With<F, Ask> {
+    type Output = Result<F::Output, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (future, interruption) = self.split();
+        if let Poll::Ready(value) = future.poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        let answer = Pin::new(interruption).poll(cx);
+        answer.map(|answer| Err(answer.expect_err("nobody wakes a line that nobody knows")))
+    }
 }
 
 fn is_timeout<E: 'static>(error: &E) -> bool {
@@ -166,11 +165,10 @@ fn is_timeout<E: 'static>(error: &E) -> bool {
 }
 
 /// What an error means to the timeout it has reached: whose was it?
-fn judge<T, E>(scope: &OpenScope, result: Result<T, E>) -> Result<T, E>
+fn judge<T, E>(verdict: Option<Verdict>, result: Result<T, E>) -> Result<T, E>
 where
     E: From<Error> + 'static,
 {
-    let verdict = scope.verdict();
     let error = match (result, verdict) {
         (Err(error), _) => error,
         (Ok(value), None) => return Ok(value),

@@ -199,3 +199,79 @@ fn an_error_type_of_ones_own_needs_only_from() {
         assert_eq!(outer.await, Err(Mine::Kernel(Error::TaskTimeout)));
     });
 }
+
+/// The five-level example of the founding documents: f3's deadline, +4 s, comes first.
+#[test]
+fn five_levels_each_learn_whose_it_was() {
+    use std::{cell::RefCell, rc::Rc};
+    type Log = Rc<RefCell<Vec<(&'static str, Error)>>>;
+    async fn level(
+        name: &'static str,
+        seconds: u32,
+        log: &Log,
+        inner: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let result = timeout_after(SECOND * seconds, inner).await;
+        log.borrow_mut().push((name, result.unwrap_err()));
+        result
+    }
+    let log = Log::default();
+    let seen = log.clone();
+    virtual_run(async move {
+        let f5 = level("f5", 8, &seen, sleep(SECOND * 100));
+        let f4 = level("f4", 7, &seen, f5);
+        let f3 = level("f3", 4, &seen, f4);
+        let f2 = level("f2", 6, &seen, f3);
+        let f1 = level("f1", 5, &seen, f2);
+        assert_eq!(f1.await, Err(Error::UncaughtTimeout));
+    });
+    assert_eq!(
+        *log.borrow(),
+        [
+            ("f5", Error::TimeoutCancellation),
+            ("f4", Error::TimeoutCancellation),
+            ("f3", Error::TaskTimeout),
+            ("f2", Error::UncaughtTimeout),
+            ("f1", Error::UncaughtTimeout),
+        ]
+    );
+}
+
+#[test]
+fn a_timeout_is_awaited_again_after_it_was_handled_inside() {
+    virtual_run(async {
+        let result = timeout_after(SECOND * 3, async {
+            assert_eq!(
+                timeout_after(SECOND, sleep(SECOND * 9)).await,
+                Err(Error::TaskTimeout)
+            );
+            sleep(SECOND * 9).await // the outer deadline still stands
+        });
+        assert_eq!(result.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn a_cancellation_inside_a_timeout_stays_a_cancellation() {
+    virtual_run(async {
+        let task = kernel::spawn(timeout_after(SECOND * 3, sleep(SECOND * 9)));
+        kernel::yield_now().await.unwrap();
+        task.cancel().await.unwrap();
+        assert_eq!(task.join().await.unwrap(), Err(Error::Cancelled));
+    });
+}
+
+/// `async fn timeout_after(future)` keeps its argument twice, so that the size of the future doubled
+/// with each of the four layers below it: five levels overflowed the stack of a test thread.
+#[test]
+fn nested_timeouts_do_not_multiply_the_size_of_the_future() {
+    fn layer(
+        future: impl Future<Output = Result<(), Error>>,
+    ) -> impl Future<Output = Result<(), Error>> {
+        timeout_after(SECOND, future)
+    }
+    let ten = layer(layer(layer(layer(layer(layer(layer(layer(layer(
+        layer(sleep(SECOND)),
+    )))))))));
+    assert!(size_of_val(&ten) < 1024, "{} bytes", size_of_val(&ten));
+}

@@ -53,6 +53,7 @@ impl<T> Lock<T> {
         LockGuard {
             value: self.value.borrow_mut(),
             _turn: turn,
+            lock: self,
         }
     }
 }
@@ -66,11 +67,18 @@ impl<T> fmt::Debug for Lock<T> {
 }
 
 /// The lock, held; free again when dropped.
-#[derive(Debug)]
 pub struct LockGuard<'a, T> {
     // Dropped in this order: the next in line must find the value free.
     value: RefMut<'a, T>,
     _turn: Permit,
+    lock: &'a Lock<T>,
+}
+
+impl<'a, T> LockGuard<'a, T> {
+    /// The lock that it holds.
+    pub fn lock(&self) -> &'a Lock<T> {
+        self.lock
+    }
 }
 
 impl<T> Deref for LockGuard<'_, T> {
@@ -84,5 +92,11 @@ impl<T> Deref for LockGuard<'_, T> {
 impl<T> DerefMut for LockGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for LockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LockGuard").field(&*self.value).finish()
     }
 }

@@ -7,11 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::{
-    WaitQueue,
-    error::Error,
-    trap::{Trap, ask, breathe},
-};
+use crate::{WaitQueue, error::Error, sync::wait_for_one, trap::breathe};
 
 struct Shared<T> {
     items: RefCell<VecDeque<T>>,
@@ -177,9 +173,7 @@ impl<T> BoundedSender<T> {
             return Err(SendError { item, reason });
         }
         while shared.is_full() && shared.receivers.get() > 0 {
-            let room = ask(Trap::Wait(shared.givers.clone(), "Mailbox (room)"));
-            let mut room = PassOn::new(room, &shared.givers);
-            if let Err(reason) = (&mut room.ask).await {
+            if let Err(reason) = wait_for_one(&shared.givers, "Mailbox (room)").await {
                 return Err(SendError { item, reason });
             }
         }
@@ -231,9 +225,7 @@ impl<T> Receiver<T> {
             if self.shared.senders.get() == 0 {
                 return Ok(None);
             }
-            let item = ask(Trap::Wait(self.shared.takers.clone(), "Mailbox (item)"));
-            let mut item = PassOn::new(item, &self.shared.takers);
-            (&mut item.ask).await?;
+            wait_for_one(&self.shared.takers, "Mailbox (item)").await?;
         }
     }
 
@@ -252,27 +244,6 @@ impl<T> Receiver<T> {
     /// True if nothing waits to be taken.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// A wait whose waking means "there is one item", or room for one: if whoever was woken no longer
-/// wants it, the next in line is woken.
-struct PassOn<'a> {
-    ask: crate::trap::Ask,
-    queue: &'a WaitQueue,
-}
-
-impl<'a> PassOn<'a> {
-    fn new(ask: crate::trap::Ask, queue: &'a WaitQueue) -> PassOn<'a> {
-        PassOn { ask, queue }
-    }
-}
-
-impl Drop for PassOn<'_> {
-    fn drop(&mut self) {
-        if self.ask.was_granted() {
-            self.queue.wake(1);
-        }
     }
 }
 

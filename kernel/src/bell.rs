@@ -1,0 +1,123 @@
+//! Bells: how a thread tells one task that something is ready for it.
+
+use std::{
+    cell::Cell,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
+
+use crate::{
+    kernel::Core,
+    outside::{Note, Shared},
+    wait::NONE,
+};
+
+/// Index and serial number of a bell.
+pub(crate) type BellId = (u32, u32);
+
+/// Something any thread may ring, and one task waits for ([`Trap::Bell`](crate::Trap)).
+///
+/// Ringing is remembered until it is waited for; ringing twice is ringing once. It is how a pool
+/// of threads, or anything else outside, hands results to tasks without the kernel knowing it:
+/// put the result where both can see it, then ring.
+#[derive(Debug)]
+pub struct Bell {
+    id: BellId,
+    shared: Arc<Shared>,
+    owner: Weak<Core>,
+}
+
+/// The end of a [`Bell`] that may be sent to other threads.
+#[derive(Clone, Debug)]
+pub struct Ringer {
+    id: BellId,
+    shared: Arc<Shared>,
+}
+
+impl Bell {
+    /// Makes a bell of the running kernel.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Bell {
+        let core = Core::current();
+        Bell {
+            id: core.new_bell(),
+            shared: core.shared.clone(),
+            owner: Rc::downgrade(&core),
+        }
+    }
+
+    /// The end to give away.
+    pub fn ringer(&self) -> Ringer {
+        Ringer {
+            id: self.id,
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Waits until it is rung, or returns at once if it was rung since the last wait.
+    ///
+    /// # Cancellation
+    /// Safe: a ring that was not taken stays.
+    ///
+    /// # Errors
+    /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
+    pub async fn wait(&self) -> Result<(), crate::Error> {
+        crate::trap::ask(crate::Trap::Bell(self.id.0)).await
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if let Some(core) = self.owner.upgrade() {
+            core.drop_bell(self.id);
+        }
+    }
+}
+
+impl Ringer {
+    /// Rings. Wakes the kernel if it sleeps; does nothing if the bell or the kernel is gone.
+    pub fn ring(&self) {
+        self.shared.note(Note::Ring(self.id));
+    }
+}
+
+/// A bell as the kernel holds it.
+pub(crate) struct BellState {
+    pub(crate) serial: u32,
+    pub(crate) rung: Cell<bool>,
+    pub(crate) waiter: Cell<u32>,
+}
+
+impl Core {
+    pub(crate) fn new_bell(&self) -> BellId {
+        let serial = self.spawned.get().wrapping_add(1);
+        self.spawned.set(serial);
+        let index = self.bells.borrow_mut().insert(BellState {
+            serial,
+            rung: Cell::new(false),
+            waiter: Cell::new(NONE),
+        });
+        (index as u32, serial)
+    }
+
+    pub(crate) fn drop_bell(&self, id: BellId) {
+        self.bells.borrow_mut().remove(id.0 as usize);
+    }
+
+    pub(crate) fn ring(&self, (index, serial): BellId) {
+        let waiter = match self.bells.borrow().get(index as usize) {
+            Some(bell) if bell.serial == serial => {
+                let waiter = bell.waiter.replace(NONE);
+                bell.rung.set(waiter == NONE);
+                waiter
+            }
+            _ => NONE,
+        };
+        if waiter != NONE {
+            self.answer(waiter, Ok(()));
+        }
+    }
+}

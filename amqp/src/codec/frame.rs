@@ -128,7 +128,13 @@ pub struct Header<'a> {
     properties: &'a [u8],
 }
 
-impl Header<'_> {
+impl<'a> Header<'a> {
+    /// The properties in wire form, borrowed: flag word and values, checked.
+    #[inline]
+    pub fn as_wire(&self) -> &'a [u8] {
+        self.properties
+    }
+
     /// A copy of the properties in wire form.
     pub fn properties(&self) -> RawProperties {
         RawProperties::from_checked(self.properties)

@@ -57,6 +57,14 @@ pub struct Fields<'a> {
     pub cluster_id: Option<&'a [u8]>,
 }
 
+impl<'a> Fields<'a> {
+    /// Reads wire bytes ([`Header::as_wire`](super::Header::as_wire)) without a copy. `None` if they are
+    /// malformed or their table is beyond our bounds.
+    pub fn from_wire(bytes: &'a [u8]) -> Option<Self> {
+        walk(bytes).ok()
+    }
+}
+
 impl RawProperties {
     /// No property set.
     pub const fn none() -> Self {

@@ -1,12 +1,14 @@
 //! AMQP 0-9-1: codec, client, embedded broker.
 //!
 //! Reading order: [`codec`] (bytes ↔ frames ↔ messages) and [`heartbeat`] are pure and serve both ends; `core` is the
-//! client's side of a connection without a socket; [`client`] drives it on the kernel.
+//! client's side of a connection without a socket; [`client`] drives it on the kernel. [`broker`] is the other end.
 //!
 //! Without the feature `kernel` there are the codec, the core and the blocking façade only.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+#[cfg(feature = "kernel")]
+pub mod broker;
 #[cfg(feature = "kernel")]
 pub mod client;
 pub mod codec;

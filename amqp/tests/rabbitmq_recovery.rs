@@ -7,13 +7,13 @@
 
 mod support;
 
+use amqp::Error;
 use amqp::client::{
     Confirm, ConnectOptions, Consume, ConsumerEvent, Live, Publish, QueueDeclare, Session,
     SessionEvent, Topology,
 };
 use amqp::codec::RawProperties;
 use amqp::protocol::BasicProperties;
-use amqp::{Error, ErrorKind};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::ToSocketAddrs;
@@ -139,24 +139,20 @@ async fn consume(mut session: Session, facts: Rc<Facts>) {
 async fn consume_once(mut live: Live, facts: &Facts) -> bool {
     let consumer = &mut live.consumers[0];
     loop {
-        let next = kernel::ignore_after(Duration::from_millis(100), async {
-            Ok::<_, kernel::Error>(consumer.next().await)
-        });
-        match next.await.expect("nobody cancels us") {
+        kernel::ignore_after(Duration::from_millis(100), consumer.ready())
+            .await
+            .expect("nobody cancels us");
+        match consumer.try_next() {
             Some(ConsumerEvent::Delivery(delivery)) => {
-                let number =
-                    u32::from_be_bytes(delivery.body[..].try_into().expect("we send four bytes"));
-                if !facts.seen.borrow_mut().insert(number) {
+                let number = delivery.body[..].try_into().expect("we send four bytes");
+                if !facts.seen.borrow_mut().insert(u32::from_be_bytes(number)) {
                     facts.duplicates.set(facts.duplicates.get() + 1);
                 }
+                // An error is the end of the channel, which the next event tells too.
                 let _ = delivery.ack();
             }
-            Some(ConsumerEvent::Closed(error)) if error.kind() != ErrorKind::Cancelled => {
-                return false;
-            }
-            Some(ConsumerEvent::Cancelled) => return false,
-            // The patience ended: `next` gave its own cancellation, or nothing.
-            Some(ConsumerEvent::Closed(_)) | None => {}
+            Some(ConsumerEvent::Closed(_) | ConsumerEvent::Cancelled) => return false,
+            None => {}
         }
         if facts.stop.get() && facts.confirmed.borrow().is_subset(&facts.seen.borrow()) {
             return true;

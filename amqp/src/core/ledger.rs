@@ -27,6 +27,8 @@ pub struct Ledger {
     old: BTreeSet<u64>,
     /// Acks not yet told, in order of the call.
     fresh: Vec<u64>,
+    /// The newest delivery needed no ack.
+    newest_is_free: bool,
 }
 
 /// The ring's length from which old unsettled deliveries move out of it.
@@ -58,10 +60,18 @@ impl Ledger {
     /// [`OutOfOrder`] if its tag is not the next one.
     #[inline]
     pub fn received(&mut self, tag: u64, settled: bool) -> Result<(), OutOfOrder> {
-        let expected = self.base + self.ring.len() as u64;
+        let mut expected = self.base + self.ring.len() as u64;
+        if tag.checked_add(1) == Some(expected) && self.newest_is_free {
+            // RabbitMQ sends a direct reply with the tag that the delivery after it has too.
+            if self.ring.pop_back().is_none() {
+                self.base -= 1;
+            }
+            expected = tag;
+        }
         if tag != expected {
             return Err(OutOfOrder { expected });
         }
+        self.newest_is_free = settled;
         if settled && self.ring.is_empty() {
             self.base += 1;
             return Ok(());
@@ -236,6 +246,25 @@ mod tests {
             ledger.received(tag, false).unwrap();
         }
         ledger
+    }
+
+    /// `olive send --wait` for several jobs broke on RabbitMQ 3.10: its direct replies do not use
+    /// up their delivery tags.
+    #[test]
+    fn direct_replies_may_repeat_their_tag() {
+        let mut ledger = Ledger::new();
+        ledger.received(1, true).unwrap();
+        ledger.received(1, true).unwrap();
+        ledger.received(1, false).unwrap();
+        assert_eq!(ledger.received(1, true), Err(OutOfOrder { expected: 2 }));
+        ledger.received(2, true).unwrap();
+        ledger.received(2, false).unwrap();
+        ledger.received(3, false).unwrap();
+        assert_eq!(ledger.unsettled(), 3);
+        for tag in 1..=3 {
+            ledger.ack(tag).unwrap();
+        }
+        assert_eq!(ledger.unsettled(), 0);
     }
 
     #[test]

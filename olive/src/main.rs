@@ -1,3 +1,5 @@
 //! The `olive` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    olive::cli::main()
+}

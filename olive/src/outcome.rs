@@ -115,7 +115,8 @@ pub struct Reply<'a> {
     /// How it ended.
     pub status: Status,
     /// What the task returned.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Cow<'a, RawValue>>,
     /// Why there is no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +125,13 @@ pub struct Reply<'a> {
     pub attempt: u32,
     /// How long it ran, in seconds.
     pub seconds: f64,
+}
+
+/// A value of `null` is a value: serde alone would read it as none.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'a, RawValue>>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(|value| Some(Cow::Borrowed(value)))
 }
 
 impl Reply<'_> {
@@ -163,6 +171,9 @@ mod tests {
         assert_eq!(back.status, Status::Timeout);
         assert_eq!(back.error.unwrap().message, "too long");
         assert!(back.value.is_none());
+        let null = br#"{"tid":"t","status":"done","value":null,"attempt":1,"seconds":0.0}"#;
+        let back: Reply = serde_json::from_slice(null).unwrap();
+        assert_eq!(back.value.unwrap().get(), "null");
     }
 
     #[test]

@@ -74,8 +74,11 @@ pub struct Group {
     /// Whether it needs a Python interpreter.
     pub python: bool,
     /// The body of job number `n` with this id, and the value its reply must carry (`None`: any).
-    pub make: fn(n: usize, tid: &str) -> (Vec<u8>, Option<Value>),
+    pub make: Make,
 }
+
+/// Writes job number `n` with this id: its body, and the value its reply must carry.
+type Make = fn(n: usize, tid: &str) -> (Vec<u8>, Option<Value>);
 
 fn job(tid: &str, func: &str, args: Value) -> Vec<u8> {
     json!({"func": func, "args": args, "tid": tid})
@@ -154,12 +157,7 @@ pub fn groups() -> Vec<Group> {
             count: 8,
             fate: Fate::ended(Status::Timeout, "timeout"),
             python: false,
-            make: |_, tid| {
-                (
-                    timed(tid, "olive.tasks.sleep_n", json!([600]), 0.3),
-                    None,
-                )
-            },
+            make: |_, tid| (timed(tid, "olive.tasks.sleep_n", json!([600]), 0.3), None),
         },
         Group {
             title: "Python: over its time",
@@ -203,7 +201,12 @@ mod tests {
         for group in groups() {
             let (body, _) = (group.make)(7, "id-7");
             let parses = serde_json::from_slice::<Value>(&body).is_ok();
-            assert_eq!(parses, group.title != "malformed message", "{}", group.title);
+            assert_eq!(
+                parses,
+                group.title != "malformed message",
+                "{}",
+                group.title
+            );
         }
     }
 }

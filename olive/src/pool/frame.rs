@@ -7,8 +7,6 @@ use serde::Serialize;
 use std::io::{self, Read, Write};
 
 const HEADER_LEN: usize = 4;
-/// A buffer that grew beyond this for one large frame is given back after it.
-const KEPT_LEN: usize = 1024 * 1024;
 
 /// A frame, announced or about to be written, is longer than the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +56,7 @@ impl Decoder {
 
     /// Adds what was read.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.taken == self.buffer.len() && self.buffer.capacity() > KEPT_LEN {
-            self.buffer = Vec::new();
-        } else {
-            self.buffer.drain(..self.taken);
-        }
+        self.buffer.drain(..self.taken);
         self.taken = 0;
         self.buffer.extend_from_slice(bytes);
     }

@@ -1,0 +1,602 @@
+//! The configuration: one value made at start, frozen afterwards, handed down.
+//!
+//! A value given on the command line wins over the environment (the name in either case, an empty
+//! variable counts as absent), the environment over the TOML file, the file over the default.
+//! Each value remembers where it came from, and an error names that place.
+
+mod sources;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use sources::{Setting, Source};
+use sources::{Spec, parse_file, resolve};
+
+const SPECS: &[Spec] = &[
+    Spec {
+        name: "olive_amqp_url",
+        default: "",
+        meaning: "broker, as amqp://user:password@host:port/vhost; empty: start the embedded one",
+    },
+    Spec {
+        name: "olive_amqp_exchange_name",
+        default: "Olive.x",
+        meaning: "direct exchange that jobs are published to",
+    },
+    Spec {
+        name: "olive_amqp_queue_name",
+        default: "Olive.q",
+        meaning: "queue that jobs are taken from; <queue>.dead takes what cannot be run",
+    },
+    Spec {
+        name: "olive_amqp_routing_key",
+        default: "Olive.k",
+        meaning: "key that binds the queue to the exchange",
+    },
+    Spec {
+        name: "olive_amqp_queue_type",
+        default: "classic",
+        meaning: "classic or quorum",
+    },
+    Spec {
+        name: "olive_amqp_qos",
+        default: "80",
+        meaning: "prefetch: most jobs held at once; 0 or less: no limit",
+    },
+    Spec {
+        name: "olive_amqp_global_qos",
+        default: "false",
+        meaning: "accepted for old configurations, without effect",
+    },
+    Spec {
+        name: "olive_worker_num_workers",
+        default: "20",
+        meaning: "jobs that run at once, whatever runs them",
+    },
+    Spec {
+        name: "olive_worker_worker_type",
+        default: "thread",
+        meaning: "where Rust tasks without a timeout run: thread or process",
+    },
+    Spec {
+        name: "olive_worker_pool_imp",
+        default: "",
+        meaning: "accepted for old configurations, without effect",
+    },
+    Spec {
+        name: "olive_worker_drain_timeout",
+        default: "25",
+        meaning: "seconds that running jobs get to finish after SIGTERM or Ctrl-C",
+    },
+    Spec {
+        name: "olive_python",
+        default: "python3",
+        meaning: "Python interpreter, such as venv/bin/python",
+    },
+    Spec {
+        name: "olive_python_modules",
+        default: "",
+        meaning: "Python modules whose public functions are tasks, separated by commas",
+    },
+    Spec {
+        name: "olive_python_path",
+        default: "",
+        meaning: "folders to find Python modules in, separated by colons; before the usual ones",
+    },
+    Spec {
+        name: "olive_broker_listen",
+        default: "127.0.0.1:5672",
+        meaning: "address of the embedded broker",
+    },
+    Spec {
+        name: "olive_broker_user",
+        default: "guest",
+        meaning: "user of the embedded broker",
+    },
+    Spec {
+        name: "olive_broker_password",
+        default: "guest",
+        meaning: "password of the embedded broker",
+    },
+    Spec {
+        name: "log_level",
+        default: "info",
+        meaning: "off, error, warn, info, debug or trace",
+    },
+];
+
+/// The file read when none is named, if it is there.
+const DEFAULT_FILE: &str = "olive.toml";
+
+/// Everything a worker or producer needs to know, with types.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker's URL; `None` means the embedded broker.
+    pub amqp_url: Option<String>,
+    /// The direct exchange that jobs are published to.
+    pub exchange: String,
+    /// The queue that jobs are taken from.
+    pub queue: String,
+    /// The key that binds the queue to the exchange.
+    pub routing_key: String,
+    /// Classic or quorum.
+    pub queue_type: QueueType,
+    /// Prefetch; 0 means no limit.
+    pub qos: u16,
+    /// How many jobs run at once; at least 1.
+    pub num_workers: usize,
+    /// Where Rust tasks without a timeout run.
+    pub worker_type: WorkerType,
+    /// How long running jobs get to finish once asked to stop.
+    pub drain_timeout: Duration,
+    /// The Python interpreter.
+    pub python: PathBuf,
+    /// The modules whose public functions are tasks.
+    pub python_modules: Vec<String>,
+    /// Folders to find Python modules in, before the usual ones.
+    pub python_path: Vec<PathBuf>,
+    /// Programs that are tasks: task name → program and arguments. From the file only.
+    pub executables: BTreeMap<String, Vec<String>>,
+    /// Where the embedded broker listens.
+    pub broker_listen: SocketAddr,
+    /// The embedded broker's only user.
+    pub broker_user: String,
+    /// That user's password.
+    pub broker_password: String,
+    /// What is logged.
+    pub log_level: log::LevelFilter,
+    /// Each setting as text with its source, in the order `olive config` prints.
+    pub settings: Vec<Setting>,
+    /// What the operator should be told at start: settings without effect.
+    pub notices: Vec<String>,
+}
+
+/// `olive_amqp_queue_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// A queue on one node.
+    Classic,
+    /// A replicated queue; declared with a delivery limit and dead-lettering.
+    Quorum,
+}
+
+/// `olive_worker_worker_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerType {
+    /// On threads of the worker's own process.
+    Thread,
+    /// In processes of the same binary.
+    Process,
+}
+
+/// A value that cannot be used: which setting, from where, what was expected and what came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The setting.
+    pub name: String,
+    /// Where the value stands.
+    pub source: Source,
+    /// What would have been accepted.
+    pub expected: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConfigError {
+            name,
+            source,
+            expected,
+            found,
+        } = self;
+        write!(f, "{name}: expected {expected}, found {found:?} ({source})")
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Config {
+    /// The defaults alone: no environment, no file.
+    fn default() -> Self {
+        Config::from_parts(&[], &|_| None, None).expect("the defaults are valid")
+    }
+}
+
+impl Config {
+    /// The configuration of this process: environment, then the file named by `olive_config` or
+    /// `./olive.toml` if it exists, then the defaults.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no TOML, an unknown name in it, a value that is not what
+    /// its setting takes.
+    pub fn load() -> Result<Self, ConfigError> {
+        Config::load_with(&[], None)
+    }
+
+    /// As [`load`](Self::load), with flags (setting name and value) that win over the rest, and
+    /// with the file to read, if the caller was told one.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub fn load_with(flags: &[(&str, String)], file: Option<&Path>) -> Result<Self, ConfigError> {
+        let env = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        let named = file.map(Path::to_owned).or_else(|| {
+            let name = env("olive_config").or_else(|| env("OLIVE_CONFIG"));
+            name.filter(|name| !name.is_empty()).map(PathBuf::from)
+        });
+        let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Config::from_parts(flags, &env, Some((&path, &text))),
+            Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
+                Config::from_parts(flags, &env, None)
+            }
+            Err(e) => Err(ConfigError {
+                name: "the configuration file".into(),
+                source: Source::File(path),
+                expected: "a file that can be read".into(),
+                found: e.to_string(),
+            }),
+        }
+    }
+
+    fn from_parts(
+        flags: &[(&str, String)],
+        env: &dyn Fn(&str) -> Option<String>,
+        file: Option<(&Path, &str)>,
+    ) -> Result<Self, ConfigError> {
+        let parsed = match file {
+            Some((path, text)) => Some((path, parse_file(path, text, SPECS)?)),
+            None => None,
+        };
+        let settings = resolve(
+            SPECS,
+            flags,
+            env,
+            parsed.as_ref().map(|(path, values)| (*path, values)),
+        );
+        let executables = parsed.map(|(_, f)| f.executables).unwrap_or_default();
+        Config::from_settings(settings, executables)
+    }
+
+    fn from_settings(
+        settings: Vec<Setting>,
+        executables: BTreeMap<String, Vec<String>>,
+    ) -> Result<Self, ConfigError> {
+        let get = |name: &str| {
+            settings
+                .iter()
+                .find(|setting| setting.name == name)
+                .expect("every name asked for is in SPECS")
+        };
+        let name_of = |name| typed(get(name), "1 to 255 bytes of text", amqp_name);
+        Ok(Config {
+            amqp_url: Some(get("olive_amqp_url").value.clone()).filter(|url| !url.is_empty()),
+            exchange: name_of("olive_amqp_exchange_name")?,
+            queue: name_of("olive_amqp_queue_name")?,
+            routing_key: name_of("olive_amqp_routing_key")?,
+            queue_type: typed(get("olive_amqp_queue_type"), "classic or quorum", |v| {
+                choose(
+                    v,
+                    &[
+                        ("classic", QueueType::Classic),
+                        ("quorum", QueueType::Quorum),
+                    ],
+                )
+            })?,
+            qos: typed(
+                get("olive_amqp_qos"),
+                "a whole number up to 65535 (0 or less: no limit)",
+                |v| u16::try_from(number(v)?.max(0)).ok(),
+            )?,
+            num_workers: typed(
+                get("olive_worker_num_workers"),
+                "a whole number from 1 to 10000",
+                |v| {
+                    usize::try_from(number(v)?)
+                        .ok()
+                        .filter(|n| (1..=10_000).contains(n))
+                },
+            )?,
+            worker_type: typed(get("olive_worker_worker_type"), "thread or process", |v| {
+                choose(
+                    v,
+                    &[
+                        ("thread", WorkerType::Thread),
+                        ("process", WorkerType::Process),
+                    ],
+                )
+            })?,
+            drain_timeout: typed(
+                get("olive_worker_drain_timeout"),
+                "seconds, from 0 to 1000000",
+                |v| {
+                    v.parse()
+                        .ok()
+                        .filter(|s| (0.0..=1e6).contains(s))
+                        .map(Duration::from_secs_f64)
+                },
+            )?,
+            python: get("olive_python").value.clone().into(),
+            python_modules: typed(
+                get("olive_python_modules"),
+                "module names such as myapp.tasks, separated by commas",
+                module_names,
+            )?,
+            python_path: std::env::split_paths(&get("olive_python_path").value)
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .collect(),
+            executables,
+            broker_listen: typed(
+                get("olive_broker_listen"),
+                "an address and port such as 127.0.0.1:5672",
+                |v| v.parse().ok(),
+            )?,
+            broker_user: name_of("olive_broker_user")?,
+            broker_password: get("olive_broker_password").value.clone(),
+            log_level: typed(
+                get("log_level"),
+                "off, error, warn, info, debug or trace",
+                log_level,
+            )?,
+            notices: {
+                typed(get("olive_amqp_global_qos"), "true or false", truth)?;
+                notices(&settings)
+            },
+            settings,
+        })
+    }
+
+    /// The URL that is connected to when none is configured: the default broker on this machine.
+    pub const DEFAULT_URL: &'static str = "amqp://guest:guest@127.0.0.1:5672/%2F";
+
+    /// The name of the dead-letter queue.
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.queue)
+    }
+}
+
+fn typed<T>(
+    setting: &Setting,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, ConfigError> {
+    parse(setting.value.trim()).ok_or_else(|| ConfigError {
+        name: setting.name.to_owned(),
+        source: setting.source.clone(),
+        expected: expected.to_owned(),
+        found: setting.value.clone(),
+    })
+}
+
+/// Queue, exchange and key are short strings in AMQP; the dead-letter queue's suffix must fit too.
+fn amqp_name(value: &str) -> Option<String> {
+    (1..=250).contains(&value.len()).then(|| value.to_owned())
+}
+
+fn number(value: &str) -> Option<i64> {
+    i64::from_str(value).ok()
+}
+
+fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
+    let found = choices
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(value));
+    found.map(|(_, choice)| *choice)
+}
+
+fn truth(value: &str) -> Option<bool> {
+    choose(
+        value,
+        &[
+            ("true", true),
+            ("1", true),
+            ("yes", true),
+            ("false", false),
+            ("0", false),
+            ("no", false),
+        ],
+    )
+}
+
+/// Rust's names, and Python's for those who bring an old configuration.
+fn log_level(value: &str) -> Option<log::LevelFilter> {
+    match value.to_ascii_lowercase().as_str() {
+        "warning" => Some(log::LevelFilter::Warn),
+        "critical" => Some(log::LevelFilter::Error),
+        other => other.parse().ok(),
+    }
+}
+
+fn module_names(value: &str) -> Option<Vec<String>> {
+    let names = value
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| is_module_name(name).then(|| name.to_owned()))
+        .collect()
+}
+
+fn is_module_name(name: &str) -> bool {
+    name.split('.').all(|part| {
+        !part.is_empty()
+            && !part.starts_with(|c: char| c.is_ascii_digit())
+            && part.chars().all(|c| c == '_' || c.is_alphanumeric())
+    })
+}
+
+fn notices(settings: &[Setting]) -> Vec<String> {
+    let set = |name: &str| {
+        settings
+            .iter()
+            .any(|s| s.name == name && s.source != Source::Default)
+    };
+    let mut notices = Vec::new();
+    if set("olive_amqp_global_qos") {
+        notices.push("olive_amqp_global_qos has no effect: olive sets prefetch for its own consumer only, and RabbitMQ 4.3 refuses the global kind".into());
+    }
+    if set("olive_worker_pool_imp") {
+        notices.push("olive_worker_pool_imp has no effect: olive has one pool".into());
+    }
+    notices
+}
+
+/// A URL with its password replaced, for logs and `olive config`.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let Some(at) = rest[..authority_end].rfind('@') else {
+        return url.to_owned();
+    };
+    match rest[..at].split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***{}", &rest[at..]),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(
+        flags: &[(&str, &str)],
+        env: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<Config, ConfigError> {
+        let flags: Vec<(&str, String)> = flags.iter().map(|(n, v)| (*n, v.to_string())).collect();
+        let env = |name: &str| {
+            let found = env.iter().find(|(n, _)| *n == name);
+            found.map(|(_, v)| v.to_string())
+        };
+        Config::from_parts(
+            &flags,
+            &env,
+            file.map(|text| (Path::new("olive.toml"), text)),
+        )
+    }
+
+    fn source(config: &Config, name: &str) -> String {
+        let found = config.settings.iter().find(|s| s.name == name).unwrap();
+        format!("{} from {}", found.value, found.source)
+    }
+
+    #[test]
+    fn the_defaults_are_the_published_ones() {
+        let c = Config::default();
+        assert_eq!(
+            (c.exchange.as_str(), c.queue.as_str()),
+            ("Olive.x", "Olive.q")
+        );
+        assert_eq!(
+            (c.routing_key.as_str(), c.qos, c.num_workers),
+            ("Olive.k", 80, 20)
+        );
+        assert_eq!(c.worker_type, WorkerType::Thread);
+        assert_eq!(c.drain_timeout, Duration::from_secs(25));
+        assert_eq!(c.dead_queue(), "Olive.q.dead");
+        assert!(c.amqp_url.is_none() && c.notices.is_empty());
+    }
+
+    #[test]
+    fn the_nearer_source_wins() {
+        let name = "olive_worker_num_workers";
+        let file = Some("olive_worker_num_workers = 3");
+        let all = config(&[(name, "1")], &[(name, "2")], file).unwrap();
+        assert_eq!(
+            (all.num_workers, source(&all, name)),
+            (1, "1 from command line".into())
+        );
+        let env = config(&[], &[("OLIVE_WORKER_NUM_WORKERS", "2")], file).unwrap();
+        assert_eq!(
+            source(&env, name),
+            "2 from environment OLIVE_WORKER_NUM_WORKERS"
+        );
+        let file = config(&[], &[(name, "")], file).unwrap();
+        assert_eq!(source(&file, name), "3 from file olive.toml");
+        assert_eq!(
+            source(&config(&[], &[], None).unwrap(), name),
+            "20 from default"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        let e = config(&[], &[("OLIVE_WORKER_NUM_WORKERS", "twenty")], None).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "olive_worker_num_workers: expected a whole number from 1 to 10000, found \"twenty\" \
+             (environment OLIVE_WORKER_NUM_WORKERS)"
+        );
+        for (name, value) in [
+            ("olive_amqp_qos", "70000"),
+            ("olive_amqp_queue_type", "lazy"),
+            ("olive_worker_worker_type", "fiber"),
+            ("olive_worker_drain_timeout", "-1"),
+            ("olive_worker_drain_timeout", "nan"),
+            ("olive_python_modules", "os; rm"),
+            ("olive_broker_listen", "localhost"),
+            ("olive_amqp_global_qos", "maybe"),
+            ("log_level", "loud"),
+        ] {
+            assert_eq!(config(&[(name, value)], &[], None).unwrap_err().name, name);
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_strictly() {
+        let text = "olive_python_modules = ['a.b', 'c']\nlog_level = 'DEBUG'\n\
+                    [executables]\n'shop.resize' = ['/usr/bin/env', 'true']";
+        let c = config(&[], &[], Some(text)).unwrap();
+        assert_eq!(c.python_modules, ["a.b", "c"]);
+        assert_eq!(c.log_level, log::LevelFilter::Debug);
+        assert_eq!(c.executables["shop.resize"], ["/usr/bin/env", "true"]);
+        for (text, name) in [
+            ("olive_qos = 1", "olive_qos"),
+            ("olive_amqp_qos = {}", "olive_amqp_qos"),
+            ("executables = 1", "executables"),
+            ("[executables]\nx = []", "executables.x"),
+            ("[executables]\nx = 'ls -l'", "executables.x"),
+            ("= 1", "the file"),
+        ] {
+            assert_eq!(
+                config(&[], &[], Some(text)).unwrap_err().name,
+                name,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn qos_of_zero_or_less_is_no_limit() {
+        for value in ["0", "-1"] {
+            assert_eq!(
+                config(&[("olive_amqp_qos", value)], &[], None).unwrap().qos,
+                0
+            );
+        }
+    }
+
+    #[test]
+    fn old_settings_are_accepted_with_a_notice() {
+        let env = [
+            ("olive_amqp_global_qos", "true"),
+            ("olive_worker_pool_imp", "curio"),
+        ];
+        assert_eq!(config(&[], &env, None).unwrap().notices.len(), 2);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("amqp://u:p@h:1/v"), "amqp://u:***@h:1/v");
+        assert_eq!(without_password("amqp://u:p@ss@h/"), "amqp://u:***@h/");
+        assert_eq!(without_password("amqp://h/v@x:y"), "amqp://h/v@x:y");
+        assert_eq!(without_password("nonsense"), "nonsense");
+    }
+}

@@ -13,8 +13,11 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{Done, Op};
+
+/// So many turns of the processor without a newcomer end the gathering of a group.
+const IDLE_YIELDS: u32 = 16;
 
 /// The answers of a batch, one for each operation, in order.
 pub type Answers = Vec<Result<Done>>;
@@ -118,6 +121,10 @@ struct Line {
     /// That somebody is the store thread.
     thread_leads: bool,
     thread: Option<JoinHandle<()>>,
+    /// The lead was passed on, not taken.
+    contended: bool,
+    /// The size of the group before.
+    last: usize,
     closed: bool,
     /// Commits happened since the last sync (durability `interval`).
     dirty: bool,
@@ -145,6 +152,9 @@ impl Group {
 
     /// Runs a batch and waits for it, leading if nobody does.
     pub(crate) fn execute(&self, ops: Vec<Op>) -> Answers {
+        if let Err(error) = self.0.engine.check() {
+            return ops.iter().map(|_| Err(error.clone())).collect();
+        }
         let entry = Entry::new(ops, true);
         let mut line = self.0.line();
         line.waiting.push(entry.clone());
@@ -173,6 +183,10 @@ impl Group {
     /// Hands a batch to the store thread.
     pub(crate) fn submit(&self, ops: Vec<Op>) -> Ticket {
         let entry = Entry::new(ops, false);
+        if let Err(error) = self.0.engine.check() {
+            entry.state().answers = Some(entry.ops.iter().map(|_| Err(error.clone())).collect());
+            return Ticket(entry);
+        }
         let mut line = self.0.line();
         self.start_thread(&mut line);
         line.waiting.push(entry.clone());
@@ -220,29 +234,55 @@ impl Shared {
 
     /// One group: take all that waits, run it, answer, pass the lead on.
     fn lead(&self) {
-        let group = std::mem::take(&mut self.line().waiting);
-        let mut answers = match self.engine.check() {
-            Ok(()) => self.engine.run(group.iter().flat_map(|entry| &entry.ops)),
-            Err(error) => group
-                .iter()
-                .flat_map(|entry| &entry.ops)
-                .map(|_| Err(error.clone()))
-                .collect(),
-        }
-        .into_iter();
-        let mut line = self.line();
-        line.dirty = true;
-        let next = line.waiting.first().cloned();
-        line.led = next.is_some();
-        drop(line);
-        // The next leader first: its commit can begin while the others are being told.
-        if let Some(next) = next {
-            self.appoint(&next);
-        }
+        let group = self.gather();
+        let ops = || group.iter().flat_map(|entry| &entry.ops);
+        // A panic in here is a bug, but whoever waits must not wait for ever because of it.
+        let run = std::panic::AssertUnwindSafe(|| self.engine.run(ops()));
+        let answers = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+            let error = Error::Lmdb("a panic inside the store".to_owned());
+            ops().map(|_| Err(error.clone())).collect()
+        });
+        let (size, mut answers) = (group.len(), answers.into_iter());
         for entry in group {
             let own = answers.by_ref().take(entry.ops.len()).collect();
             entry.notify(|state| state.answers = Some(own));
         }
+        // Told first, those who come again at once are part of the next group.
+        let mut line = self.line();
+        line.dirty = true;
+        line.last = size;
+        let next = line.waiting.first().cloned();
+        line.led = next.is_some();
+        line.contended = next.is_some();
+        drop(line);
+        if let Some(next) = next {
+            self.appoint(&next);
+        }
+    }
+
+    /// Takes all that waits. Those who were answered a moment ago are likely to come again, and
+    /// would otherwise always miss the commit that is just beginning: so while more are coming, the
+    /// processor is theirs first. A lone sender finds `last` 0 or nobody else and yields to no one.
+    fn gather(&self) -> Vec<Arc<Entry>> {
+        let mut line = self.line();
+        let expected = match line.waiting.len() + std::mem::take(&mut line.last) {
+            _ if !line.contended => 0,
+            expected => expected,
+        };
+        let (mut seen, mut idle) = (line.waiting.len(), 0);
+        while line.waiting.len() < expected && idle < IDLE_YIELDS {
+            drop(line);
+            std::thread::yield_now();
+            line = self.line();
+            idle = if line.waiting.len() > seen {
+                0
+            } else {
+                idle + 1
+            };
+            seen = line.waiting.len();
+        }
+        line.contended = false;
+        std::mem::take(&mut line.waiting)
     }
 
     fn appoint(&self, entry: &Entry) {

@@ -257,8 +257,8 @@ impl Engine {
         let mut pages = 0;
         for op in ops {
             let result = match self.admit((&trees, &tx), op, &mut pages) {
-                // No room: nothing was touched, the others go on.
-                Err(error @ Error::Full(_)) => Err(error),
+                // Too large, or no room: nothing was touched, the others go on.
+                Err(error @ (Error::Full(_) | Error::TooLarge { .. })) => Err(error),
                 Err(error) => return Err(error),
                 Ok(()) => match tx.apply(op) {
                     Err(error) if !is_refusal(&error) => return Err(error),
@@ -282,6 +282,7 @@ impl Engine {
         let Op::Publish(publish) = op else {
             return Ok(());
         };
+        tx.check_lengths(publish)?;
         let queues = match &publish.target {
             Target::All => tx.config().subscribers().count(),
             Target::Queues(ids) => ids.len(),

@@ -51,8 +51,8 @@ impl Subscriber {
         Subscriber { lease, ..self }
     }
 
-    /// The same subscriber's dead letters, to be received like anything else; failing one of them
-    /// for good, or acking it, removes it.
+    /// The same subscriber's dead letters, to be received like anything else: acking one removes it,
+    /// a failed one stays a dead letter. [`Control`](crate::Control) can put them all back.
     pub fn dead_letters(&self) -> Subscriber {
         Subscriber {
             queue: self.queue.dead(),

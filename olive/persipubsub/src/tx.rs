@@ -284,14 +284,8 @@ impl<'e> Tx<'e> {
                 .filter(|id| self.config.queue(*id).is_some())
                 .collect(),
         };
-        let Limits { hwm, strategy } = self.config.limits;
+        let strategy = self.config.limits.strategy;
         let lens = || publish.bodies.iter().map(|body| body.len() as u64);
-        if let Some(len) = lens().find(|len| *len > BODY_MAX.min(hwm.max_bytes)) {
-            return Err(Error::TooLarge {
-                len,
-                max: BODY_MAX.min(hwm.max_bytes),
-            });
-        }
         let first = self.global.next_seq;
         let last = first + publish.bodies.len() as u64;
         if queues.is_empty() {
@@ -316,6 +310,16 @@ impl<'e> Tx<'e> {
         }
         self.rung.extend(&queues);
         Ok(first..last)
+    }
+
+    /// Refuses bodies that this store could never take.
+    pub(crate) fn check_lengths(&self, publish: &Publish) -> Result<()> {
+        let max = BODY_MAX.min(self.config.limits.hwm.max_bytes);
+        let mut lens = publish.bodies.iter().map(|body| body.len() as u64);
+        match lens.find(|len| *len > max) {
+            Some(len) => Err(Error::TooLarge { len, max }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses when `messages` more with `bytes` would pass the high-water mark, expired ones aside.

@@ -1,0 +1,165 @@
+//! A full map and a full disk: a typed error, then drained, then used again. The original's full map
+//! stayed full for ever, because pruning needs free pages too.
+
+mod support;
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use persipubsub::{Environment, Error, Resource};
+use support::{drain, open, store};
+
+/// Sends until it is refused; answers how many were stored, and what ran out.
+fn fill(env: &Environment, body: usize) -> (u64, Resource) {
+    let publisher = env.new_publisher().unwrap();
+    let mut sent = 0;
+    // Many at a time first, then one by one to the very end.
+    for many in [64, 1] {
+        loop {
+            match publisher.send_many(vec![vec![b'x'; body]; many as usize]) {
+                Ok(_) => sent += many,
+                Err(Error::Full(what)) if many == 1 => return (sent, what),
+                Err(Error::Full(_)) => break,
+                Err(other) => panic!("after {sent}: {other}"),
+            }
+            assert!(sent < 1_000_000, "it must be full at some point");
+        }
+    }
+    unreachable!("the second loop only ends by returning")
+}
+
+/// Fills, drains and fills again, in several ways, and loses nothing.
+fn exercise(env: &Environment, expected: Resource) {
+    for body in [100, 5_000, 100_000] {
+        let (stored, what) = fill(env, body);
+        assert_eq!(what, expected);
+        assert!(stored >= 10, "bodies of {body}: {stored} stored");
+        // Small ones may still fit; what counts is that all that was stored comes out.
+        let (more, what) = fill(env, 1);
+        assert_eq!(what, expected);
+        assert_eq!(env.new_control().stat().unwrap().messages, stored + more);
+        let sub = env.new_subscriber("sub").unwrap();
+        // One by one first: each is a transaction that must find free pages.
+        for _ in 0..20.min(stored / 2) {
+            sub.receive(Duration::ZERO).unwrap().unwrap().ack().unwrap();
+        }
+        let rest = drain(env, "sub").len() as u64;
+        assert_eq!(rest + 20.min(stored / 2), stored + more);
+        assert_eq!(env.new_control().stat().unwrap().messages, 0);
+    }
+    // Also all at once.
+    fill(env, 300);
+    assert!(env.new_control().clear_messages().unwrap() > 100);
+    env.new_publisher().unwrap().send("used again").unwrap();
+    assert_eq!(drain(env, "sub"), ["used again"]);
+}
+
+#[test]
+fn a_full_map_is_refused_drained_and_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = open(dir.path(), 3 << 20);
+    let high_water_mark = persipubsub::HighWaterMark {
+        max_messages: u64::MAX,
+        ..Default::default()
+    };
+    let setup = persipubsub::Setup {
+        high_water_mark,
+        ..persipubsub::Setup::new(["sub"])
+    };
+    env.new_control().initialize(&setup).unwrap();
+    exercise(&env, Resource::Map);
+}
+
+/// One that does not fit is refused alone: the others of its group commit stand.
+#[test]
+fn one_too_many_does_not_fail_its_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = open(dir.path(), 2 << 20);
+    let high_water_mark = persipubsub::HighWaterMark {
+        max_bytes: 8 << 20,
+        ..Default::default()
+    };
+    let setup = persipubsub::Setup {
+        high_water_mark,
+        ..persipubsub::Setup::new(["sub"])
+    };
+    env.new_control().initialize(&setup).unwrap();
+    let publish = |len: usize| {
+        let bodies = vec![vec![b'x'; len]];
+        persipubsub::Op::Publish(persipubsub::Publish {
+            bodies,
+            ..Default::default()
+        })
+    };
+    let answers = env.execute(vec![
+        publish(10),
+        publish(4 << 20),
+        publish(20),
+        publish(9 << 20),
+    ]);
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert!(
+        matches!(answers[1], Err(Error::Full(Resource::Map))),
+        "{:?}",
+        answers[1]
+    );
+    assert!(matches!(answers[3], Err(Error::TooLarge { .. })));
+    assert_eq!(drain(&env, "sub").len(), 2);
+}
+
+/// A tmpfs of our own, unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None` where mounting is not allowed.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        let text = |text: &str| CString::new(text).unwrap();
+        let (kind, target) = (text("tmpfs"), text(at.to_str().unwrap()));
+        let options = text(&format!("size={size}"));
+        // SAFETY: all strings end with a zero and outlive the call.
+        let answer = unsafe {
+            libc::mount(
+                kind.as_ptr(),
+                target.as_ptr(),
+                kind.as_ptr(),
+                0,
+                options.as_ptr().cast(),
+            )
+        };
+        (answer == 0).then(|| Small(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let target = CString::new(self.0.to_str().unwrap()).unwrap();
+        // SAFETY: the string ends with a zero and outlives the call.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn a_full_disk_is_refused_drained_and_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "10m") else {
+        return println!("skipped: mounting a small disk needs to be root");
+    };
+    let path = dir.path().join("queue");
+    std::fs::create_dir(&path).unwrap();
+    let env = store(&path, &["sub"]);
+    exercise(&env, Resource::Disk);
+    // Somebody else takes the rest of the disk: what is stored still comes out.
+    env.new_publisher()
+        .unwrap()
+        .send_many(vec!["kept"; 100])
+        .unwrap();
+    let mut filler = std::fs::File::create(dir.path().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+    assert_eq!(drain(&env, "sub").len(), 100);
+    fill(&env, 5_000);
+    drain(&env, "sub");
+    drop(filler);
+    std::fs::remove_file(dir.path().join("filler")).unwrap();
+    env.new_publisher().unwrap().send("used again").unwrap();
+}

@@ -1,0 +1,159 @@
+//! The original's scenarios of live use, rebuilt: publishers and subscribers as threads of one
+//! environment and as processes. `docs/src/persipubsub/original.md` maps each of its tests to one here.
+
+mod support;
+
+use std::time::Duration;
+
+use persipubsub::Environment;
+use support::{again, is_role, open, store, variable};
+
+fn send(env: &Environment, many: u64) {
+    let publisher = env.new_publisher().unwrap();
+    for _ in 0..many {
+        publisher.send("hello subscriber").unwrap();
+    }
+}
+
+fn receive(env: &Environment, name: &str, many: u64) {
+    let subscriber = env.new_subscriber(name).unwrap();
+    for _ in 0..many {
+        let message = subscriber
+            .receive(Duration::from_secs(60))
+            .unwrap()
+            .expect("one is sent");
+        assert_eq!(&message[..], b"hello subscriber");
+        message.ack().unwrap();
+    }
+    assert!(subscriber.receive(Duration::ZERO).unwrap().is_none());
+}
+
+/// So many publishers sending so many each, every subscriber receiving all, in threads.
+fn in_threads(publishers: u64, subscribers: &[&str], each: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), subscribers);
+    std::thread::scope(|scope| {
+        for _ in 0..publishers {
+            scope.spawn(|| send(&env, each));
+        }
+        for name in subscribers {
+            scope.spawn(|| receive(&env, name, publishers * each));
+        }
+    });
+    assert_eq!(env.new_control().stat().unwrap().messages, 0);
+}
+
+/// The same, each in a process of its own.
+fn in_processes(publishers: u64, subscribers: &[&str], each: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    drop(store(dir.path(), subscribers));
+    let path = dir.path().to_str().unwrap();
+    let many = |count: u64| count.to_string();
+    let senders =
+        (0..publishers).map(|_| again("sending", &[("DIR", path), ("MANY", &many(each))]));
+    let mut children: Vec<_> = senders.collect();
+    for name in subscribers {
+        let variables = [
+            ("DIR", path),
+            ("NAME", name),
+            ("MANY", &many(publishers * each)),
+        ];
+        children.push(again("receiving", &variables));
+    }
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn sending() {
+    if is_role("sending") {
+        send(
+            &open(variable("DIR").as_ref(), 64 << 20),
+            variable("MANY").parse().unwrap(),
+        );
+    }
+}
+
+#[test]
+fn receiving() {
+    if is_role("receiving") {
+        let env = open(variable("DIR").as_ref(), 64 << 20);
+        receive(&env, &variable("NAME"), variable("MANY").parse().unwrap());
+    }
+}
+
+#[test]
+fn threads_one_publisher_one_subscriber() {
+    in_threads(1, &["sub"], 1000);
+}
+
+#[test]
+fn threads_two_publishers_two_subscribers() {
+    in_threads(2, &["sub1", "sub2"], 1000);
+}
+
+#[test]
+fn processes_one_publisher_one_subscriber() {
+    in_processes(1, &["sub"], 1000);
+}
+
+#[test]
+fn processes_two_publishers_two_subscribers() {
+    in_processes(2, &["sub1", "sub2"], 300);
+}
+
+/// 50 publishers x 50 messages in threads of one environment: all are there.
+#[test]
+fn a_race_of_fifty_publishing_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    std::thread::scope(|scope| (0..50).for_each(|_| _ = scope.spawn(|| send(&env, 50))));
+    let stat = env.new_control().stat().unwrap();
+    assert_eq!(
+        (stat.messages, stat.subscribers[0].depth, stat.next_sequence),
+        (2500, 2500, 2501)
+    );
+}
+
+/// 50 publishers x 50 messages in processes, while this process has the store open too.
+#[test]
+fn a_race_of_fifty_publishing_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    let path = dir.path().to_str().unwrap();
+    let children = (0..50).map(|_| again("sending", &[("DIR", path), ("MANY", "50")]));
+    for mut child in children.collect::<Vec<_>>() {
+        assert!(child.wait().unwrap().success());
+    }
+    let stat = env.new_control().stat().unwrap();
+    assert_eq!(
+        (stat.messages, stat.subscribers[0].depth, stat.next_sequence),
+        (2500, 2500, 2501)
+    );
+}
+
+/// A subscriber at work on a message does not hold another one up.
+#[test]
+fn two_subscribers_do_not_block_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub1", "sub2"]);
+    env.new_publisher()
+        .unwrap()
+        .send("message for two subscribers")
+        .unwrap();
+    let slow = env
+        .new_subscriber("sub1")
+        .unwrap()
+        .receive(Duration::ZERO)
+        .unwrap()
+        .unwrap();
+    let quick = env
+        .new_subscriber("sub2")
+        .unwrap()
+        .receive(Duration::ZERO)
+        .unwrap()
+        .unwrap();
+    quick.ack().unwrap();
+    slow.ack().unwrap();
+}

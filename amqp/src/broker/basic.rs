@@ -115,7 +115,10 @@ impl Call<'_> {
 
     pub(crate) fn get(&mut self, get: &basic::Get) -> Result<(), Fault> {
         let (key, _) = self.find_queue(get.queue.as_str())?;
+        self.world.expire(key);
+        let now = self.world.now;
         let queue = self.world.vhost.queue_mut(key).expect("found by its name");
+        queue.last_used = now;
         let Some(entry) = queue.pop() else {
             let empty = basic::AMQPMethod::GetEmpty(basic::GetEmpty {});
             self.say(AMQPClass::Basic(empty));

@@ -32,6 +32,8 @@ pub(crate) struct Channel {
     pub(crate) assembly: Assembly,
     /// The message under way is to be stored by lasting queues.
     pub(crate) is_persistent: bool,
+    /// Its own time to live in milliseconds.
+    pub(crate) ttl: Option<u64>,
     /// The route of the message under way is in `route` and need not be looked up.
     pub(crate) route: LastRoute,
     pub(crate) ledger: Ledger,

@@ -110,6 +110,7 @@ mod tests {
                 position,
                 message: message("k", b""),
                 redelivered: false,
+                expires: super::super::queue::NEVER,
             },
         }
     }

@@ -196,7 +196,11 @@ fn receive(
     };
     scratch[..kept].copy_from_slice(rest);
     let input = &scratch[..kept + count];
-    let taken = shared.node.borrow_mut().receive(key, input);
+    let taken = {
+        let mut node = shared.node.borrow_mut();
+        node.set_time(shared.milliseconds());
+        node.receive(key, input)
+    };
     rest.clear();
     rest.extend_from_slice(&input[taken..]);
     if rest.is_empty() {

@@ -123,6 +123,21 @@ impl Node {
         }
     }
 
+    /// Tells the time, in milliseconds since the node was made; never goes back.
+    pub(crate) fn set_time(&mut self, now: u64) {
+        self.world.now = self.world.now.max(now);
+    }
+
+    /// Whether [`Node::sweep`] should be called now and then.
+    pub(crate) fn has_timed(&self) -> bool {
+        self.world.has_timed()
+    }
+
+    /// Drops messages and queues whose time to live has passed.
+    pub(crate) fn sweep(&mut self) {
+        self.world.sweep();
+    }
+
     /// Whether a turn has something to do.
     pub(crate) fn has_work(&self) -> bool {
         !self.touched.is_empty() || !self.world.scheduled.is_empty() || self.world.has_work()
@@ -201,8 +216,12 @@ impl Node {
     /// Delivers what a queue has to the consumers that can take it, one message each in turn.
     fn serve(&mut self, key: Key<Queue>) {
         let world = &mut self.world;
-        if let Some(queue) = world.vhost.queue_mut(key) {
-            queue.is_scheduled = false;
+        let Some(queue) = world.vhost.queue_mut(key) else {
+            return;
+        };
+        queue.is_scheduled = false;
+        if queue.is_timed {
+            world.expire(key);
         }
         while let Some(queue) = world.vhost.queue_mut(key)
             && !queue.is_empty()
@@ -369,6 +388,11 @@ fn deliver_one(
     let Some(entry) = queue.pop() else {
         return false;
     };
+    // `serve` has dropped what had expired at the front; behind a live message there may be more.
+    if world.now > entry.expires {
+        world.drop_entry(queue_key, &entry);
+        return true;
+    }
     let tag = channel.ledger.next_tag();
     let (redelivered, message) = (entry.redelivered, &entry.message);
     wire::deliver(

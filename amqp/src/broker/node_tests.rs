@@ -684,3 +684,63 @@ fn a_late_refusal_does_not_hit_the_next_connection() {
     node.confirm();
     assert_eq!(second.take(&mut node), []);
 }
+
+/// A message past its time is not delivered, however it came to be at the front, and an unused queue goes.
+#[test]
+fn time_to_live_of_messages_and_queues() {
+    let mut node = node(false);
+    let client = Client::open(&mut node);
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-message-ttl".into(),
+        crate::protocol::AMQPValue::LongInt(1000),
+    );
+    arguments.insert(
+        "x-expires".into(),
+        crate::protocol::AMQPValue::LongInt(5000),
+    );
+    let declare = queue::Declare {
+        queue: "q".into(),
+        arguments,
+        ..queue::Declare::default()
+    };
+    client.call(
+        &mut node,
+        AMQPClass::Queue(queue::AMQPMethod::Declare(declare)),
+    );
+    client.publish(&mut node, "q", b"old", false);
+    node.set_time(500);
+    client.publish(&mut node, "q", b"young", false);
+    node.set_time(1001);
+    client.consume(&mut node, "q", 0);
+    turn(&mut node);
+    client.take_bodies(&mut node);
+    client.nack(&mut node, 1, false);
+    node.set_time(1501);
+    turn(&mut node);
+    assert_eq!(
+        client.take(&mut node),
+        [],
+        "what came back had expired meanwhile"
+    );
+    assert_eq!(node.world.memory, 0);
+
+    node.set_time(7000);
+    node.sweep();
+    assert!(
+        node.world.vhost.queue_named("q").is_some(),
+        "it has a consumer"
+    );
+    let cancel = basic::AMQPMethod::Cancel(basic::Cancel {
+        consumer_tag: "c".into(),
+        nowait: true,
+    });
+    client.call(&mut node, AMQPClass::Basic(cancel));
+    node.set_time(12_000);
+    node.sweep();
+    assert!(node.world.vhost.queue_named("q").is_some());
+    node.set_time(12_001);
+    node.sweep();
+    assert!(node.world.vhost.queue_named("q").is_none());
+    assert!(!node.has_timed());
+}

@@ -23,6 +23,7 @@ impl Call<'_> {
             .assembly
             .begin(publish.exchange, publish.routing_key, publish.mandatory);
         channel.is_persistent = false;
+        channel.ttl = None;
         let is_known = channel.route.version == self.world.vhost.version()
             && channel.route.routing == channel.assembly.routing();
         if is_known || publish.exchange.is_empty() {
@@ -80,10 +81,15 @@ impl Call<'_> {
                 "user_id property set to '{theirs}' but authenticated user was '{own}'"
             )));
         }
-        if fields.expiration.is_some() {
-            return Err(Fault::not_implemented(
-                "the expiration property (message TTL)",
-            ));
+        if let Some(text) = fields.expiration {
+            let ttl = std::str::from_utf8(text)
+                .ok()
+                .and_then(|t| t.parse::<u32>().ok());
+            let Some(ttl) = ttl else {
+                let text = String::from_utf8_lossy(text);
+                return Err(Fault::precondition(format!("invalid expiration '{text}'")));
+            };
+            self.channel.ttl = Some(ttl.into());
         }
         let assembly = &mut self.channel.assembly;
         self.channel.is_persistent = fields.delivery_mode == Some(2);
@@ -129,7 +135,7 @@ impl Call<'_> {
             let message = channel
                 .assembly
                 .message(channel.is_persistent, queues.len());
-            self.world.enqueue(message, queues, origin)
+            self.world.enqueue(message, queues, origin, channel.ttl)
         } else if !self.reply_directly() && self.channel.assembly.mandatory {
             self.give_return();
             0

@@ -16,7 +16,12 @@ pub(crate) struct Entry {
     pub(crate) message: Message,
     /// It has been delivered before, so that somebody may have acted on it.
     pub(crate) redelivered: bool,
+    /// After this millisecond of the node's clock it is dropped instead of delivered.
+    pub(crate) expires: u64,
 }
+
+/// [`Entry::expires`] of a message that lives until it is settled.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// What a queue was declared with; a declaration of the same name must agree (406).
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +57,14 @@ pub(crate) struct Queue {
     pub(crate) has_exclusive_consumer: bool,
     /// It stands in the list of queues to look at in this turn.
     pub(crate) is_scheduled: bool,
+    /// `x-message-ttl`, in milliseconds.
+    pub(crate) message_ttl: Option<u64>,
+    /// `x-expires`, in milliseconds: how long the queue lives without a consumer, a get or a declaration.
+    pub(crate) expires_after: Option<u64>,
+    /// The millisecond of the last such use.
+    pub(crate) last_used: u64,
+    /// It stands in the list of queues that time acts on.
+    pub(crate) is_timed: bool,
 }
 
 impl Queue {
@@ -69,6 +82,10 @@ impl Queue {
             rotation: VecDeque::new(),
             has_exclusive_consumer: false,
             is_scheduled: false,
+            message_ttl: None,
+            expires_after: None,
+            last_used: 0,
+            is_timed: false,
         }
     }
 
@@ -96,11 +113,12 @@ impl Queue {
 
     /// Takes a new message in at the end.
     #[inline]
-    pub(crate) fn push(&mut self, message: Message) {
+    pub(crate) fn push(&mut self, message: Message, expires: u64) {
         self.ready.push_back(Entry {
             position: self.next_position,
             message,
             redelivered: false,
+            expires,
         });
         self.next_position += 1;
     }
@@ -117,6 +135,20 @@ impl Queue {
             self.ready = VecDeque::new();
         }
         entry
+    }
+
+    /// Takes the oldest message out if its time has passed. One behind it waits until it is the oldest itself, as
+    /// on RabbitMQ.
+    pub(crate) fn pop_expired(&mut self, now: u64) -> Option<Entry> {
+        let oldest = match self.returned.first_key_value() {
+            Some((_, entry)) => entry,
+            None => self.ready.front()?,
+        };
+        if now > oldest.expires {
+            self.pop()
+        } else {
+            None
+        }
     }
 
     /// Takes a delivered message back to its original position, marked as redelivered.
@@ -196,7 +228,7 @@ mod tests {
                 match next(5) {
                     0 | 1 => {
                         assert_eq!(queue.next_position(), naive.next, "seed {seed}");
-                        queue.push(message("k", b""));
+                        queue.push(message("k", b""), NEVER);
                         naive.ready.push((naive.next, false));
                         naive.next += 1;
                     }

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// Why a broker did not start.
@@ -106,6 +107,10 @@ pub(crate) struct Shared {
     pub(crate) work: Event,
     /// All readers read into this one buffer; what is left of a frame is kept by each.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// When the broker was made: the zero of the node's clock.
+    started: Instant,
+    /// Set while a queue has, or holds messages that have, a time to live.
+    has_timed: Event,
     /// Reused by every turn.
     touched: RefCell<Vec<Key<Peer>>>,
     pub(crate) is_stopping: Cell<bool>,
@@ -148,6 +153,8 @@ impl Broker {
             paused: RefCell::default(),
             work: Event::new(),
             scratch: RefCell::new(scratch),
+            started: kernel::now(),
+            has_timed: Event::new(),
             touched: RefCell::default(),
             is_stopping: Cell::new(false),
             changed: Event::new(),
@@ -187,6 +194,7 @@ impl Broker {
             kernel::spawn(turns(shared.clone())).name("broker: turns"),
             kernel::spawn(settle_tickets(shared.clone(), self.tickets.clone()))
                 .name("broker: store"),
+            kernel::spawn(sweep(shared.clone())).name("broker: sweep"),
         ];
         let result = shared.ended.wait().await;
         shared.is_stopping.set(true);
@@ -251,6 +259,12 @@ impl Shared {
         }
     }
 
+    /// The node's clock.
+    pub(crate) fn milliseconds(&self) -> u64 {
+        let elapsed = kernel::now().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// One turn: deliver, store, confirm, write.
     fn turn(&self) {
         let mut node = self.node.borrow_mut();
@@ -264,6 +278,9 @@ impl Shared {
             }
         }
         node.confirm();
+        if node.has_timed() {
+            self.has_timed.set();
+        }
         let mut touched = self.touched.borrow_mut();
         node.take_touched(&mut touched);
         let links = self.links.borrow();
@@ -299,6 +316,25 @@ async fn turns(shared: Rc<Shared>) -> Result<(), kernel::Error> {
     }
 }
 
+/// How often expired messages and queues are looked for. Consumers never get an expired message; this is only how
+/// long one may still hold memory and be counted.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+async fn sweep(shared: Rc<Shared>) -> Result<(), kernel::Error> {
+    loop {
+        shared.has_timed.wait().await?;
+        kernel::sleep(SWEEP_EVERY).await?;
+        let mut node = shared.node.borrow_mut();
+        node.set_time(shared.milliseconds());
+        node.sweep();
+        if !node.has_timed() {
+            shared.has_timed.clear();
+        }
+        // Queues may have gone, and their consumers are to be told.
+        shared.work.set();
+    }
+}
+
 /// Waits for batches to be safe, in their order, and lets the turn send their confirms.
 async fn settle_tickets(
     shared: Rc<Shared>,
@@ -313,7 +349,7 @@ async fn settle_tickets(
 }
 
 /// How long to wait when the system has no more descriptors: accepting again at once would spin.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 async fn accept(shared: Rc<Shared>, listener: Rc<TcpListener>) -> Result<(), kernel::Error> {
     loop {

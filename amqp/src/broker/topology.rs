@@ -10,9 +10,7 @@ use crate::protocol::{AMQPClass, AMQPValue, FieldTable, exchange, queue, reply};
 use std::rc::Rc;
 
 /// Queue arguments that we do not do.
-const REFUSED: [&str; 14] = [
-    "x-message-ttl",
-    "x-expires",
+const REFUSED: [&str; 12] = [
     "x-max-length",
     "x-max-length-bytes",
     "x-overflow",
@@ -130,7 +128,11 @@ impl Call<'_> {
                 }
             },
         };
-        let queue = self.world.vhost.queue(key).expect("declared a moment ago");
+        self.world.expire(key);
+        let now = self.world.now;
+        let queue = self.world.vhost.queue_mut(key);
+        let queue = queue.expect("declared or found a moment ago");
+        queue.last_used = now;
         let (name, messages, consumers) = (queue.name.clone(), queue.len(), queue.consumers.len());
         self.say_declare_ok(nowait, &name, messages, consumers);
         self.channel.last_queue = Some(name);
@@ -149,10 +151,17 @@ impl Call<'_> {
 
     fn add_queue(&mut self, name: Rc<str>, declare: queue::Declare) -> Result<Key<Queue>, Fault> {
         let options = queue_options(declare)?;
-        let exclusive = options.exclusive;
+        let message_ttl = milliseconds(&options.arguments, "x-message-ttl", 0)?;
+        let expires_after = milliseconds(&options.arguments, "x-expires", 1)?;
+        let owner = options.exclusive.then_some(self.peer);
         let key = self.world.vhost.add_queue(name, options);
-        if exclusive && let Some(queue) = self.world.vhost.queue_mut(key) {
-            queue.owner = Some(self.peer);
+        if let Some(queue) = self.world.vhost.queue_mut(key) {
+            queue.owner = owner;
+            queue.message_ttl = message_ttl;
+            queue.expires_after = expires_after;
+        }
+        if expires_after.is_some() {
+            self.world.watch(key);
         }
         Ok(key)
     }
@@ -274,6 +283,30 @@ fn queue_options(declare: queue::Declare) -> Result<QueueOptions, Fault> {
         auto_delete: declare.auto_delete,
         arguments: declare.arguments,
     })
+}
+
+/// A time in an argument, in any of the integer types clients use.
+fn milliseconds(arguments: &FieldTable, name: &str, min: u32) -> Result<Option<u64>, Fault> {
+    let Some(value) = arguments.inner().get(name) else {
+        return Ok(None);
+    };
+    let number = match *value {
+        AMQPValue::ShortShortInt(n) => i64::from(n),
+        AMQPValue::ShortShortUInt(n) => i64::from(n),
+        AMQPValue::ShortInt(n) => i64::from(n),
+        AMQPValue::ShortUInt(n) => i64::from(n),
+        AMQPValue::LongInt(n) => i64::from(n),
+        AMQPValue::LongUInt(n) => i64::from(n),
+        AMQPValue::LongLongInt(n) => n,
+        _ => -1,
+    };
+    match u32::try_from(number) {
+        Ok(number) if number >= min => Ok(Some(number.into())),
+        _ => Err(Fault::precondition(format!(
+            "invalid arg '{name}': milliseconds from {min} to 4294967295, not {}",
+            show(Some(value))
+        ))),
+    }
 }
 
 /// Queue and key both empty: the key is the name of the queue declared last (AMQP 0-9-1 §1.7.2.3).

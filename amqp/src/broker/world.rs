@@ -6,7 +6,7 @@ use super::consumer::Consumer;
 use super::ledger::Unacked;
 use super::message::Message;
 use super::peer::Peer;
-use super::queue::{Entry, Queue};
+use super::queue::{Entry, NEVER, Queue};
 use super::store::{Batch, Op, Origin};
 use super::vhost::Vhost;
 use std::collections::HashMap;
@@ -48,6 +48,10 @@ pub(crate) struct World {
     pub(crate) stored: u64,
     /// Whether there is a store that keeps anything.
     is_lasting: bool,
+    /// Milliseconds since the node was made, as the driver last told.
+    pub(crate) now: u64,
+    /// Queues that have, or hold messages that have, a time to live.
+    timed: Vec<Key<Queue>>,
     /// Bytes of messages held, in queues, ledgers and assembly.
     pub(crate) memory: u64,
     last_generated: u64,
@@ -69,6 +73,8 @@ impl World {
             batch_number: 1,
             stored: 0,
             is_lasting,
+            now: 0,
+            timed: Vec::new(),
             memory: 0,
             last_generated: 0,
             secret: std::hash::RandomState::new(),
@@ -107,12 +113,14 @@ impl World {
         }
     }
 
-    /// Puts a message into these queues. Returns the batch that makes it safe, 0 if it need not be stored.
+    /// Puts a message into these queues, for `ttl` milliseconds if it has such a limit of its own. Returns the batch
+    /// that makes it safe, 0 if it need not be stored.
     pub(crate) fn enqueue(
         &mut self,
         message: Message,
         queues: &[Key<Queue>],
         origin: Option<Origin>,
+        ttl: Option<u64>,
     ) -> u64 {
         let is_kept = self.is_lasting && message.is_persistent();
         let mut places = Vec::new();
@@ -121,17 +129,26 @@ impl World {
                 continue;
             };
             self.memory += message.share();
+            let expires = match (ttl, queue.message_ttl) {
+                (None, None) => NEVER,
+                // The shorter of the two counts, as on RabbitMQ.
+                (own, queues) => self.now + own.unwrap_or(NEVER).min(queues.unwrap_or(NEVER)),
+            };
+            if expires != NEVER && !queue.is_timed {
+                queue.is_timed = true;
+                self.timed.push(key);
+            }
             if is_kept && queue.is_lasting() {
                 // The position that the push below gives.
                 places.push((queue.id, queue.next_position()));
             }
             if index + 1 == queues.len() && places.is_empty() {
                 // The last queue takes the message itself; most messages have only one.
-                queue.push(message);
+                queue.push(message, expires);
                 self.schedule(key);
                 return 0;
             }
-            queue.push(message.clone());
+            queue.push(message.clone(), expires);
             self.schedule(key);
         }
         if places.is_empty() {
@@ -225,6 +242,53 @@ impl World {
         }
     }
 
+    /// Has time act on a queue that was declared with a time to live.
+    pub(crate) fn watch(&mut self, key: Key<Queue>) {
+        if let Some(queue) = self.vhost.queue_mut(key)
+            && !queue.is_timed
+        {
+            queue.is_timed = true;
+            self.timed.push(key);
+        }
+    }
+
+    /// Whether [`World::sweep`] has anything to look at.
+    pub(crate) fn has_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// Drops what has expired at the front of a queue.
+    pub(crate) fn expire(&mut self, key: Key<Queue>) {
+        while let Some(queue) = self.vhost.queue_mut(key)
+            && let Some(entry) = queue.pop_expired(self.now)
+        {
+            self.drop_entry(key, &entry);
+        }
+    }
+
+    /// Drops all messages and queues whose time has passed. Deliveries look at the clock themselves; this only
+    /// sees to it that nothing expired stays for long where nobody consumes.
+    pub(crate) fn sweep(&mut self) {
+        let mut timed = std::mem::take(&mut self.timed);
+        timed.retain(|&key| {
+            self.expire(key);
+            let Some(queue) = self.vhost.queue_mut(key) else {
+                return false;
+            };
+            if let Some(after) = queue.expires_after {
+                let is_unused = queue.consumers.is_empty();
+                if is_unused && self.now > queue.last_used.saturating_add(after) {
+                    self.delete_queue(key);
+                    return false;
+                }
+                return true;
+            }
+            queue.is_timed = !queue.is_empty() || queue.unacked > 0;
+            queue.is_timed
+        });
+        self.timed.append(&mut timed);
+    }
+
     /// Adds a consumer to its queue.
     pub(crate) fn add_consumer(&mut self, consumer: Consumer, exclusive: bool) -> Key<Consumer> {
         let queue_key = consumer.queue;
@@ -247,6 +311,7 @@ impl World {
             return;
         };
         queue.forget_consumer(key);
+        queue.last_used = self.now;
         if queue.options.auto_delete && queue.consumers.is_empty() {
             self.delete_queue(consumer.queue);
         }

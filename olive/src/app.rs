@@ -12,7 +12,7 @@ use amqp::client::{ConnectOptions, Uri};
 use crate::config::{Config, without_password};
 use crate::registry::{Registry, Task};
 use crate::worker::{self, Stop, Summary, WorkerError};
-use crate::{pool, probe};
+use crate::{pool, preflight, probe};
 
 /// Exit code when jobs were cut off by the end of the drain.
 pub const EXIT_CUT_OFF: u8 = 3;
@@ -108,7 +108,6 @@ impl IntoConfig for Result<Config, crate::config::ConfigError> {
 #[derive(Debug)]
 enum StartError {
     Kernel(std::io::Error),
-    Url(amqp::Error),
     Broker(String),
     Worker(WorkerError),
 }
@@ -117,7 +116,6 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Kernel(e) => write!(f, "the runtime did not start: {e}"),
-            StartError::Url(e) => write!(f, "olive_amqp_url: {e}"),
             StartError::Broker(text) => f.write_str(text),
             StartError::Worker(e) => write!(f, "{e}"),
         }
@@ -138,6 +136,10 @@ pub(crate) fn serve(config: Config, registry: Registry) -> ExitCode {
     start_log(config.log_level);
     for notice in &config.notices {
         log::warn!("{notice}");
+    }
+    if let Err(text) = preflight::check(&config) {
+        log::error!("{text}");
+        return ExitCode::from(2);
     }
     let served = kernel::run(async move {
         let stop = Stop::new();
@@ -173,7 +175,7 @@ async fn work(
     stop: Stop,
 ) -> Result<Summary, StartError> {
     if let Some(url) = &config.amqp_url {
-        let broker = Uri::parse(url).map_err(StartError::Url)?;
+        let broker = Uri::parse(url).expect("the configuration was checked");
         log::info!("broker {}", without_password(url));
         return worker::run(config, registry, broker, stop)
             .await

@@ -20,6 +20,7 @@ mod demo;
 pub mod job;
 pub mod outcome;
 pub mod pool;
+mod preflight;
 pub mod probe;
 pub mod producer;
 pub mod registry;

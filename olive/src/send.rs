@@ -87,7 +87,7 @@ fn check(config: &Config, args: &SendArgs) -> Result<Checked, String> {
         args: serde_json::value::to_raw_value(&values).expect("JSON in a list is JSON"),
         kwargs,
         timeout,
-        broker: Uri::parse(&url).map_err(|e| format!("olive_amqp_url: {e}"))?,
+        broker: Uri::parse(&url).expect("the configuration was checked"),
         url: without_password(&url),
     })
 }

@@ -275,7 +275,7 @@ impl Config {
         };
         let name_of = |name| typed(get(name), "1 to 255 bytes of text", amqp_name);
         Ok(Config {
-            amqp_url: Some(get("olive_amqp_url").value.clone()).filter(|url| !url.is_empty()),
+            amqp_url: url(get("olive_amqp_url"))?,
             exchange: name_of("olive_amqp_exchange_name")?,
             queue: name_of("olive_amqp_queue_name")?,
             routing_key: name_of("olive_amqp_routing_key")?,
@@ -371,6 +371,22 @@ fn typed<T>(
         expected: expected.to_owned(),
         found: setting.value.clone(),
     })
+}
+
+fn url(setting: &Setting) -> Result<Option<String>, ConfigError> {
+    let url = setting.value.trim();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    match amqp::Uri::parse(url) {
+        Ok(_) => Ok(Some(url.to_owned())),
+        Err(error) => Err(ConfigError {
+            name: setting.name.to_owned(),
+            source: setting.source.clone(),
+            expected: format!("amqp://user:password@host:port/vhost ({error})"),
+            found: without_password(url),
+        }),
+    }
 }
 
 /// Queue, exchange and key are short strings in AMQP; the dead-letter queue's suffix must fit too.
@@ -535,6 +551,7 @@ mod tests {
              (environment OLIVE_WORKER_NUM_WORKERS)"
         );
         for (name, value) in [
+            ("olive_amqp_url", "http://host"),
             ("olive_amqp_qos", "70000"),
             ("olive_amqp_queue_type", "lazy"),
             ("olive_worker_worker_type", "fiber"),

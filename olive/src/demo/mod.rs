@@ -8,8 +8,8 @@ mod plan;
 mod show;
 mod tally;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use kernel::sync::{Receiver, Sender, mailbox};
 use crate::app::{Embedded, start_log};
 use crate::config::{Config, Source};
 use crate::outcome::Reply;
+use crate::preflight::python_answers;
 use crate::producer::Producer;
 use crate::registry::Registry;
 use crate::worker::{self, Stop, Summary, WorkerError};
@@ -73,7 +74,7 @@ pub(crate) fn demo(mut config: Config, registry: Registry) -> ExitCode {
     config.python_path = vec![folder.0.clone()];
     let (task, argv) = plan::EXECUTABLE;
     config.executables = [(task.to_owned(), argv.map(str::to_owned).to_vec())].into();
-    let has_python = answers(&config.python);
+    let has_python = python_answers(&config.python).is_ok();
 
     match kernel::run(run(Rc::new(config), Arc::new(registry), has_python)) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
@@ -87,14 +88,6 @@ pub(crate) fn demo(mut config: Config, registry: Registry) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whether there is such an interpreter.
-fn answers(python: &Path) -> bool {
-    let mut command = Command::new(python);
-    command.args(["-c", "pass"]).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 /// A folder with the demo's Python module, removed at the end.

@@ -68,7 +68,18 @@ pub enum WorkerError {
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WorkerError::Broker(error) => write!(f, "{error}"),
+            WorkerError::Broker(error) => {
+                write!(f, "{error}")?;
+                let code = error.close_reason().map(|reason| reason.code);
+                if code == Some(amqp::protocol::reply::PRECONDITION_FAILED) {
+                    f.write_str(
+                        ". In olive's words: adapt olive_amqp_queue_type or take other names \
+                         (olive_amqp_queue_name, olive_amqp_exchange_name); or, if it is empty, \
+                         delete it and olive makes it anew",
+                    )?;
+                }
+                Ok(())
+            }
             WorkerError::Broken(text) => write!(f, "{text}: please report this"),
             WorkerError::Cancelled(error) => write!(f, "the worker was cancelled: {error}"),
         }

@@ -34,6 +34,11 @@ impl Ledger {
         self.last_tag
     }
 
+    /// The tag that the next delivery will have, without using it up.
+    pub(crate) fn upcoming_tag(&self) -> u64 {
+        self.last_tag + 1
+    }
+
     /// Records a delivery under the tag that was given out last.
     #[inline]
     pub(crate) fn record(&mut self, tag: u64, unacked: Unacked) {

@@ -287,7 +287,8 @@ impl Node {
                 let (out, Some(channel)) = peer.out_and_channel(number) else {
                     return;
                 };
-                let tag = channel.ledger.next_tag();
+                // As RabbitMQ does it: a direct reply shows the next tag and does not use it up.
+                let tag = channel.ledger.upcoming_tag();
                 if let Some(replies) = &channel.replies {
                     wire::deliver(out, number, frame_max, &replies.tag, tag, false, &message);
                 }

@@ -221,6 +221,11 @@ pub struct Stopped {
 }
 
 impl Stopper {
+    /// Messages in all queues now, those delivered and not settled included.
+    pub fn message_count(&self) -> usize {
+        self.shared.node.borrow().message_count()
+    }
+
     /// Takes no more clients, closes all connections with 320 `CONNECTION_FORCED`, waits up to
     /// [`Config::stop_timeout`] for their answers, and ends [`Broker::serve`].
     ///

@@ -22,7 +22,7 @@ use super::outbox::Outbox;
 use super::route::{Route, route};
 use super::settle::{End, Ended};
 use super::threads::{Finished, Threads, Work};
-use super::verdict::{Reason, UNKNOWN_TASK, Verdict, judge};
+use super::verdict::{Reason, Verdict, judge, unknown_task};
 use crate::config::Config;
 use crate::job::Job;
 use crate::outcome::{Outcome, Status, TaskError};
@@ -163,7 +163,7 @@ impl Dispatcher {
                 }
             }
             Err(why) => {
-                let error = TaskError::new(UNKNOWN_TASK, why);
+                let error = unknown_task(job.func(), &why);
                 self.refuse(acker, origin, Ended::Job(job), Reason::UnknownTask, error);
             }
         }
@@ -301,7 +301,7 @@ impl Dispatcher {
             let deaths = state.count_death(&job, &outcome);
             (state.running.remove(slot), deaths)
         };
-        let verdict = judge(&outcome, job.timeout(), deaths);
+        let verdict = judge(job.func(), &outcome, job.timeout(), deaths);
         self.end(End {
             acker: running.acker,
             origin: running.origin,

@@ -68,21 +68,29 @@ pub enum WorkerError {
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WorkerError::Broker(error) => {
-                write!(f, "{error}")?;
-                let code = error.close_reason().map(|reason| reason.code);
-                if code == Some(amqp::protocol::reply::PRECONDITION_FAILED) {
-                    f.write_str(
-                        ". In olive's words: adapt olive_amqp_queue_type or take other names \
-                         (olive_amqp_queue_name, olive_amqp_exchange_name); or, if it is empty, \
-                         delete it and olive makes it anew",
-                    )?;
-                }
-                Ok(())
-            }
+            WorkerError::Broker(error) => match advice(error) {
+                Some(advice) => write!(f, "{error}. In olive's words: {advice}"),
+                None => write!(f, "{error}"),
+            },
             WorkerError::Broken(text) => write!(f, "{text}: please report this"),
             WorkerError::Cancelled(error) => write!(f, "the worker was cancelled: {error}"),
         }
+    }
+}
+
+/// What to do about a refusal of the broker, in terms of our settings.
+fn advice(error: &amqp::Error) -> Option<&'static str> {
+    use amqp::Error;
+    use amqp::protocol::reply;
+    match error {
+        Error::LoginRefused(_) | Error::VhostRefused { .. } | Error::NotAmqp(_) => {
+            Some("correct olive_amqp_url")
+        }
+        Error::ChannelClosed(reason) if reason.code == reply::PRECONDITION_FAILED => Some(
+            "adapt olive_amqp_queue_type or take other names (olive_amqp_queue_name, \
+             olive_amqp_exchange_name); or, if it is empty, delete it and olive makes it anew",
+        ),
+        _ => None,
     }
 }
 

@@ -8,9 +8,6 @@ use crate::outcome::{Outcome, Status, TaskError};
 /// A job whose process was killed under it this often is not tried again.
 pub const MAX_DEATHS: u32 = 3;
 
-/// Kind of the error that a job of an unknown task is answered with.
-pub const UNKNOWN_TASK: &str = "UnknownTask";
-
 /// Why a job is in the dead-letter queue: its `x-olive-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -69,8 +66,13 @@ pub enum Verdict {
     Again,
 }
 
-/// Judges an outcome; `deaths` counts the processes killed under this job, this one included.
-pub fn judge(outcome: &Outcome, timeout: Option<Duration>, deaths: u32) -> Verdict {
+/// The error that a job of an unknown task is answered with.
+pub fn unknown_task(func: &str, why: &str) -> TaskError {
+    TaskError::new("UnknownTask", format!("{func:?} is no task here: {why}"))
+}
+
+/// Judges an outcome of the task `func`; `deaths` counts the processes killed under this job, this one included.
+pub fn judge(func: &str, outcome: &Outcome, timeout: Option<Duration>, deaths: u32) -> Verdict {
     let dead = |status, reason, error| Verdict::Dead {
         status,
         reason,
@@ -81,7 +83,7 @@ pub fn judge(outcome: &Outcome, timeout: Option<Duration>, deaths: u32) -> Verdi
         Outcome::Unknown { reason } => dead(
             Status::Rejected,
             Reason::UnknownTask,
-            TaskError::new(UNKNOWN_TASK, reason),
+            unknown_task(func, reason),
         ),
         Outcome::Failed { error } => dead(Status::Failed, Reason::Failed, error.clone()),
         Outcome::TimedOut => {
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn reason(outcome: Outcome, deaths: u32) -> Option<(Status, &'static str, String)> {
-        match judge(&outcome, Some(Duration::from_millis(300)), deaths) {
+        match judge("f", &outcome, Some(Duration::from_millis(300)), deaths) {
             Verdict::Dead {
                 status,
                 reason,
@@ -152,7 +154,7 @@ mod tests {
             Some((
                 Status::Rejected,
                 "unknown-task",
-                "UnknownTask: imported".into()
+                r#"UnknownTask: "f" is no task here: imported"#.into()
             ))
         );
         assert_eq!(
@@ -178,8 +180,8 @@ mod tests {
             signal: Some(9),
             code: None,
         };
-        assert_eq!(judge(&killed(), None, 1), Verdict::Again);
-        assert_eq!(judge(&killed(), None, 2), Verdict::Again);
+        assert_eq!(judge("f", &killed(), None, 1), Verdict::Again);
+        assert_eq!(judge("f", &killed(), None, 2), Verdict::Again);
         assert_eq!(reason(killed(), 3).unwrap().1, "worker-died");
     }
 }

@@ -7,6 +7,8 @@ use serde::Serialize;
 use std::io::{self, Read, Write};
 
 const HEADER_LEN: usize = 4;
+/// A buffer that grew beyond this for one large frame is given back after it.
+const KEPT_LEN: usize = 1024 * 1024;
 
 /// A frame, announced or about to be written, is longer than the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,11 @@ impl Decoder {
 
     /// Adds what was read.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.taken);
+        if self.taken == self.buffer.len() && self.buffer.capacity() > KEPT_LEN {
+            self.buffer = Vec::new();
+        } else {
+            self.buffer.drain(..self.taken);
+        }
         self.taken = 0;
         self.buffer.extend_from_slice(bytes);
     }

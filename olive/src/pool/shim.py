@@ -80,6 +80,8 @@ def failure(error, note="%s"):
         message = str(error)
     except Exception as inner:  # a __str__ that raises must not cost us the process
         message = "<its __str__ raised %s>" % type(inner).__name__
+    import traceback
+
     try:
         trace = shorten("".join(traceback.format_exception(cls, error, frames)))
     except Exception:
@@ -111,7 +113,7 @@ def find(func):
     if loaded is None or name.startswith("_") or name not in vars(loaded):
         return None, "%s has no public function %r" % (module, name)
     value = vars(loaded)[name]
-    if not callable(value) or inspect.isclass(value):
+    if not callable(value) or isinstance(value, type):
         return None, "%s is not a function" % func
     home = getattr(value, "__module__", None)
     if home != module:
@@ -119,8 +121,8 @@ def find(func):
     return value, None
 
 
-async def finish(coroutine):
-    return await coroutine
+async def finish(awaitable):
+    return await awaitable
 
 
 def call(func, args, kwargs):
@@ -130,7 +132,9 @@ def call(func, args, kwargs):
         return unknown(reason)
     try:
         value = function(*args, **kwargs)
-        if inspect.isawaitable(value):
+        if hasattr(type(value), "__await__"):
+            import asyncio
+
             value = asyncio.run(finish(value))
     except BaseException as error:  # also SystemExit and KeyboardInterrupt
         return failure(error)

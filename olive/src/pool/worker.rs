@@ -89,7 +89,6 @@ impl Worker {
     ) -> io::Result<Step<()>> {
         self.notice_end();
         if let Some(child) = self.child.as_ref().filter(|child| child.kind == kind) {
-            child.outputs.drain();
             child.outputs.set_source(source);
             return Ok(Ok(()));
         }

@@ -40,6 +40,10 @@ pub fn trials() -> Vec<Trial> {
             "a_killed_supervisor_takes_its_process_along",
             a_killed_supervisor_takes_its_process_along,
         ),
+        (
+            "a_supervisor_reaps_orphans_and_ignores_signals",
+            a_supervisor_reaps_orphans_and_ignores_signals,
+        ),
         ("shutdown_ends_what_runs", shutdown_ends_what_runs),
         (
             "nothing_is_left_open_or_unreaped",
@@ -217,6 +221,26 @@ fn a_killed_supervisor_takes_its_process_along() {
         assert_eq!(died(job.join().await.unwrap()), (Some(9), None));
         await_ends(&watched);
         assert_eq!(value(python(&pool, "add", "[1]").await), "1");
+    });
+}
+
+/// What a service manager sends to a whole service must not stop a worker that drains.
+fn a_supervisor_reaps_orphans_and_ignores_signals() {
+    with_pool(config(1), async |pool| {
+        value(python(&pool, "orphans", "[20]").await);
+        let pid: i32 = value(python(&pool, "pid", "[]").await).parse().unwrap();
+        let supervisor = parent(Pid::from_raw(pid).unwrap());
+        let children = || {
+            let number = supervisor.as_raw_nonzero();
+            std::fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap()
+        };
+        while children().trim() != pid.to_string() {
+            kernel::sleep(Duration::from_millis(5)).await.unwrap();
+        }
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            kill_process(supervisor, signal).unwrap();
+        }
+        assert_eq!(value(python(&pool, "pid", "[]").await), pid.to_string());
     });
 }
 

@@ -2,11 +2,14 @@
 
 use super::support::*;
 use libtest_mimic::Trial;
-use olive::pool::{Request, Runner};
+use olive::pool::{ProcessPool, Request, Runner};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 pub fn trials() -> Vec<Trial> {
     vec![
+        Trial::test("start_of_a_supervisor", start_of_a_supervisor).with_ignored_flag(true),
         Trial::test("rate_of_rust", || {
             measure("Rust", Runner::Rust, "olive.tasks.do_nothing", 20_000)
         })
@@ -25,6 +28,42 @@ pub fn trials() -> Vec<Trial> {
         })
         .with_ignored_flag(true),
     ]
+}
+
+/// Has all processes started.
+async fn warm_up(pool: &ProcessPool, runner: &Runner, func: &'static str, workers: usize) {
+    let mut tasks = Vec::new();
+    for _ in 0..workers {
+        let (pool, runner) = (pool.clone(), runner.clone());
+        tasks.push(kernel::spawn(async move {
+            value(pool.run(runner, job(func)).await.unwrap());
+        }));
+    }
+    for task in tasks {
+        task.join().await.unwrap();
+    }
+}
+
+/// How long the main thread stands still when a supervisor is started.
+fn start_of_a_supervisor() -> Result<(), libtest_mimic::Failed> {
+    let mut times: Vec<_> = (0..200)
+        .map(|_| {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg("__supervise").process_group(0);
+            command.stdin(Stdio::null()).stderr(Stdio::null());
+            let start = Instant::now();
+            let mut child = command.spawn().unwrap();
+            let took = start.elapsed();
+            child.wait().unwrap();
+            took
+        })
+        .collect();
+    times.sort();
+    eprintln!(
+        "a supervisor: median {:.1?}, longest {:.1?}",
+        times[100], times[199]
+    );
+    Ok(())
 }
 
 fn job(func: &str) -> Request {
@@ -50,6 +89,7 @@ fn measure(
             let first = Instant::now();
             value(pool.run(runner.clone(), job(func)).await.unwrap());
             let first = first.elapsed();
+            warm_up(&pool, &runner, func, workers).await;
             let mut tasks = Vec::new();
             let start = Instant::now();
             for _ in 0..workers {

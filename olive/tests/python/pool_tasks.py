@@ -52,6 +52,12 @@ def family(announce, seconds=600):
     time.sleep(seconds)
 
 
+def orphans(count):
+    """Leaves short-lived processes behind whose parent has ended."""
+    for _ in range(count):
+        subprocess.run(["sh", "-c", "setsid true & exit 0"])
+
+
 def flood(lines):
     for _ in range(lines):
         sys.stdout.write("x" * 60 + "\n")

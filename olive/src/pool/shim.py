@@ -2,16 +2,14 @@
 
 Frames (four bytes of length, big-endian, then JSON) arrive and leave on descriptor 0, moved out
 of the way at once, so that print() and input() meet an ordinary standard output and /dev/null.
-The other end is olive/src/pool/message.rs. Python 3.8 or later, standard library only.
+The other end is olive/src/pool/message.rs. Python 3.8 or later, standard library only;
+what costs start-up time and is seldom needed (asyncio, traceback) is imported where it is.
 """
-import asyncio
 import importlib
-import inspect
 import json
 import os
 import struct
 import sys
-import traceback
 
 SHIM_FILE = "<olive shim>"  # the name this text was compiled under
 TEXT_MAX = 16 * 1024  # longest message or traceback sent, in characters

@@ -126,8 +126,8 @@ fn names_not_allowed_reach_no_python() {
         assert!(pool.is_empty(), "no process was needed");
     });
     with_pool(self::config(1), async |pool| {
-        for name in ["subprocess", "time", "os", "nothing"] {
-            let outcome = python(&pool, name, "[]").await;
+        for name in ["system", "subprocess", "time", "os", "nothing"] {
+            let outcome = python(&pool, name, "[\"true\"]").await;
             assert!(matches!(outcome, Outcome::Unknown { .. }), "{name}");
         }
     });

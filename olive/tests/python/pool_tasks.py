@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from os import system
 
 
 def add(a, b=0):

@@ -1,0 +1,127 @@
+//! Our own client and broker in one kernel: what olive does with both in one process.
+#![cfg(feature = "kernel")]
+
+use amqp::PublishError;
+use amqp::broker::{Broker, Config, MemoryStore};
+use amqp::client::{Connection, Consume, ConsumerEvent, Delivery, Publish, QueueDeclare};
+use amqp::codec::RawProperties;
+use amqp::protocol::BasicProperties;
+use std::time::Duration;
+
+/// Runs a scenario against a broker of its own, with a limit on its time.
+fn with_broker<F: Future<Output = ()> + 'static>(scenario: impl FnOnce(String) -> F + 'static) {
+    kernel::run(async move {
+        let config = Config::on(([127, 0, 0, 1], 0).into());
+        let broker = Broker::bind(config, MemoryStore::new()).await.unwrap();
+        let url = format!("amqp://guest:guest@{}/%2F", broker.local_addr());
+        let stopper = broker.stopper();
+        let serving = kernel::spawn(async move { broker.serve().await });
+        let scenario = scenario(url);
+        let whole = async {
+            scenario.await;
+            Ok::<_, kernel::Error>(())
+        };
+        kernel::timeout_after(Duration::from_secs(60), whole)
+            .await
+            .expect("the scenario ends in time");
+        stopper.stop().await.unwrap();
+        serving.join().await.unwrap().unwrap();
+    })
+    .unwrap();
+}
+
+async fn connect(url: &str) -> Connection {
+    let options = amqp::Uri::parse(url).unwrap();
+    Connection::open(options).await.unwrap()
+}
+
+async fn delivery(consumer: &mut amqp::client::Consumer) -> Delivery {
+    match consumer.next().await {
+        ConsumerEvent::Delivery(delivery) => delivery,
+        other => panic!("a delivery was due, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_burst_is_confirmed_and_consumed_in_order() {
+    with_broker(|url| async move {
+        let (publishing, consuming) = (connect(&url).await, connect(&url).await);
+        let publisher = publishing.channel().await.unwrap();
+        publisher
+            .queue_declare(QueueDeclare::new("q"))
+            .await
+            .unwrap();
+        publisher.confirm_select().await.unwrap();
+        let mut confirms = Vec::new();
+        for number in 0..2000u32 {
+            let body = number.to_be_bytes();
+            let publish = Publish::new("", "q", &body).mandatory();
+            confirms.push(publisher.publish_pending(publish).await.unwrap());
+        }
+        let channel = consuming.channel().await.unwrap();
+        channel.qos(80).await.unwrap();
+        let mut consumer = channel.consume(Consume::new("q")).await.unwrap();
+        for number in 0..2000u32 {
+            let delivery = delivery(&mut consumer).await;
+            assert_eq!(delivery.body, number.to_be_bytes());
+            delivery.ack().unwrap();
+        }
+        for confirm in confirms {
+            confirm.await.unwrap();
+        }
+        let unroutable = publisher
+            .publish(Publish::new("", "no", b"").mandatory())
+            .await;
+        assert!(
+            matches!(unroutable, Err(PublishError::Unroutable(_))),
+            "{unroutable:?}"
+        );
+        // A connection that ends without settling gives everything back, marked.
+        publisher
+            .publish(Publish::new("", "q", b"held"))
+            .await
+            .unwrap();
+        let held = delivery(&mut consumer).await;
+        consuming.close().await;
+        drop(held);
+        let again = publisher.get("q").await.unwrap().expect("it came back");
+        assert!(again.redelivered);
+        again.ack().unwrap();
+    });
+}
+
+#[test]
+fn direct_replies_come_back() {
+    with_broker(|url| async move {
+        let (asking, answering) = (connect(&url).await, connect(&url).await);
+        let server = answering.channel().await.unwrap();
+        server
+            .queue_declare(QueueDeclare::new("rpc"))
+            .await
+            .unwrap();
+        let mut requests = server.consume(Consume::new("rpc")).await.unwrap();
+        let client = asking.channel().await.unwrap();
+        let mut replies = client
+            .consume(Consume::new("amq.rabbitmq.reply-to").no_ack(true))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            let properties = BasicProperties::default()
+                .with_reply_to("amq.rabbitmq.reply-to".into())
+                .with_correlation_id("7".into());
+            let properties = RawProperties::from(&properties);
+            let request = Publish::new("", "rpc", b"ping").properties(&properties);
+            client.publish_unconfirmed(request).await.unwrap();
+            let request = delivery(&mut requests).await;
+            let address = request.properties.fields().reply_to.unwrap().to_vec();
+            let address = String::from_utf8(address).unwrap();
+            assert_ne!(address, "amq.rabbitmq.reply-to");
+            request.ack().unwrap();
+            server
+                .publish_unconfirmed(Publish::new("", &address, b"pong"))
+                .await
+                .unwrap();
+            assert_eq!(delivery(&mut replies).await.body, b"pong");
+        }
+    });
+}

@@ -148,7 +148,7 @@ impl Deployment {
     pub fn options(&self) -> Options {
         let default = Options::default();
         Options {
-            map_size: self.lmdb.map_size.unwrap_or(default.map_size),
+            map_size: self.lmdb.map_size,
             max_readers: self.lmdb.max_readers.unwrap_or(default.max_readers),
             durability: match self.durability {
                 Level::Sync => Durability::Sync,
@@ -210,7 +210,7 @@ mod tests {
             (1500, 10, 20)
         );
         let options = deployment.options();
-        assert_eq!((options.map_size, options.max_readers), (1 << 20, 9));
+        assert_eq!((options.map_size, options.max_readers), (Some(1 << 20), 9));
         assert_eq!(
             options.durability,
             Durability::Interval(Duration::from_millis(500))

@@ -33,12 +33,16 @@ pub enum Durability {
     None,
 }
 
+/// The map of a new store, in bytes, if nobody says otherwise: 32 GiB.
+pub const MAP_SIZE: usize = 32 << 30;
+
 /// How to open a store. The defaults are the original's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Address space, and the most the file can grow to, in bytes; rounded up to whole pages.
-    /// Default 32 GiB. The file is sparse and only grows as needed.
-    pub map_size: usize,
+    /// `None`, the default: what the store was created with, and [`MAP_SIZE`] for a new one. The file
+    /// is sparse and only grows as needed.
+    pub map_size: Option<usize>,
     /// How many read transactions may be open at once, over all processes. Default 1,024. Fixed by
     /// whoever opens the store first.
     pub max_readers: u32,
@@ -49,7 +53,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            map_size: 32 << 30,
+            map_size: None,
             max_readers: 1024,
             durability: Durability::Sync,
         }
@@ -367,7 +371,12 @@ fn open_env(path: &Path, options: Options) -> Result<Env<WithoutTls>> {
     };
     let page = 4096;
     let mut open = EnvOpenOptions::new().read_txn_without_tls();
-    open.map_size(options.map_size.max(1 << 20).next_multiple_of(page));
+    // LMDB remembers the size of an existing store's map.
+    let data = std::fs::metadata(path.join("data.mdb"));
+    let is_new = data.map_or(true, |data| data.len() == 0);
+    if let Some(size) = options.map_size.or(is_new.then_some(MAP_SIZE)) {
+        open.map_size(size.max(1 << 20).next_multiple_of(page));
+    }
     open.max_dbs(Trees::COUNT).max_readers(options.max_readers);
     // SAFETY: the registry refuses a second environment of this path in the process, `check` refuses
     // use after a fork, and the file is only ever changed through LMDB (or extended by `Space`,

@@ -56,7 +56,7 @@ mod tx;
 pub use config::{HighWaterMark, Strategy};
 pub use control::{Control, Setup, Stat, SubscriberStat};
 pub use deploy::Deployment;
-pub use engine::{Durability, Options};
+pub use engine::{Durability, MAP_SIZE, Options};
 pub use environment::{Environment, Message};
 pub use error::{Error, Resource, Result};
 pub use group::{Answers, Ticket};

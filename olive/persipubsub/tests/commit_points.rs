@@ -137,7 +137,7 @@ const STEPS: &[Step] = &[
             .add_subscriber("c", Backlog::Oldest)
             .unwrap()
     },
-    |env| _ = env.new_control().set_strategy(Strategy::Reject).unwrap(),
+    |env| env.new_control().set_strategy(Strategy::Reject).unwrap(),
     |env| {
         env.new_control()
             .reinitialize(&limits(40, Strategy::PruneFirst))

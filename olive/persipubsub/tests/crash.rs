@@ -2,8 +2,8 @@
 //! process of its own, on one store.
 //!
 //! Nothing that `send` returned for is lost, a killed receiver costs at most one duplicate, the
-//! order of each publisher is kept, and the store always opens. `PERSIPUBSUB_KILL_ROUNDS` (30)
-//! and `PERSIPUBSUB_SEED` (1) are taken from the environment; `tests/run --long` asks for 500.
+//! order of each publisher is kept, and the store always opens. `PERSIPUBSUB_SEED` (1) is taken from
+//! the environment.
 
 mod support;
 
@@ -111,13 +111,17 @@ impl Play {
 
 #[test]
 fn killed_processes_lose_nothing_and_repeat_at_most_once() {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().unwrap())
-    };
-    let (rounds, seed) = (
-        number("PERSIPUBSUB_KILL_ROUNDS", 30),
-        number("PERSIPUBSUB_SEED", 1),
-    );
+    kill_rounds(30);
+}
+
+#[test]
+#[ignore = "long: tests/run --long"]
+fn long_five_hundred_rounds_of_kills() {
+    kill_rounds(500);
+}
+
+fn kill_rounds(rounds: u32) {
+    let seed = std::env::var("PERSIPUBSUB_SEED").map_or(1, |text| text.parse().unwrap());
     println!("seed {seed}, {rounds} rounds");
     let dir = tempfile::tempdir().unwrap();
     let play = Play {

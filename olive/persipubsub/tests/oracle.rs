@@ -440,7 +440,7 @@ impl Run {
 
 fn open(path: &std::path::Path) -> Environment {
     let options = Options {
-        map_size: 32 << 20,
+        map_size: Some(32 << 20),
         durability: persipubsub::Durability::None,
         ..Options::default()
     };

@@ -47,7 +47,7 @@ fn the_defaults_are_the_originals() {
     assert_eq!(Setup::default().strategy, Strategy::PruneFirst);
     assert_eq!(
         (Options::default().map_size, Options::default().max_readers),
-        (32 << 30, 1024)
+        (None, 1024)
     );
     assert_eq!(persipubsub::RECEIVE_TIMEOUT, Duration::from_secs(60));
 }
@@ -372,7 +372,7 @@ fn compacting_shrinks_the_file_and_keeps_the_messages() {
     sub.receive_batch(10_000, NOW).unwrap().ack().unwrap();
     let before = env.new_control().stat().unwrap().file_bytes;
     let options = Options {
-        map_size: 64 << 20,
+        map_size: Some(64 << 20),
         ..Options::default()
     };
     assert!(matches!(
@@ -391,7 +391,7 @@ fn compacting_shrinks_the_file_and_keeps_the_messages() {
 fn compacting_is_refused_while_another_process_has_the_store() {
     const ROLE: &str = "compacting_is_refused_while_another_process_has_the_store";
     let options = Options {
-        map_size: 64 << 20,
+        map_size: Some(64 << 20),
         ..Options::default()
     };
     if support::is_role(ROLE) {
@@ -472,7 +472,7 @@ fn a_store_in_other_durabilities_works_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             durability,
-            map_size: 16 << 20,
+            map_size: Some(16 << 20),
             ..Options::default()
         };
         let env = persipubsub::Environment::open_with(dir.path(), options).unwrap();

@@ -36,7 +36,7 @@ pub fn open(path: &Path, map_size: usize) -> Environment {
     Environment::create(
         path,
         Options {
-            map_size,
+            map_size: Some(map_size),
             ..Options::default()
         },
     )

@@ -12,7 +12,7 @@ pub fn open(path: &Path, subscribers: u32) -> Environment {
 }
 
 pub fn open_with(path: &Path, subscribers: u32, durability: Durability) -> Environment {
-    let options = Options { map_size: 8 << 30, durability, ..Options::default() };
+    let options = Options { map_size: Some(8 << 30), durability, ..Options::default() };
     let env = Environment::open_with(path, options).unwrap();
     let high_water_mark = HighWaterMark { max_messages: 1 << 40, ..HighWaterMark::default() };
     let names = (0..subscribers).map(|n| format!("sub{n}"));
@@ -109,7 +109,7 @@ impl Waiter {
 
 /// The other process.
 pub fn wait(path: &str) {
-    let env = Environment::open_with(path, Options { map_size: 8 << 30, ..Options::default() }).unwrap();
+    let env = Environment::open_with(path, Options { map_size: Some(8 << 30), ..Options::default() }).unwrap();
     let subscriber = env.new_subscriber("sub0").unwrap();
     for _ in std::io::stdin().lines() {
         println!("waiting");

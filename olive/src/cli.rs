@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Setting, without_password};
 use crate::registry::Registry;
-use crate::{app, demo, pool, send};
+use crate::{app, demo, pool, queue_cli, send};
 
 /// A task queue: any AMQP client sends jobs, which run Rust functions, Python functions or
 /// executables, and are settled exactly as promised.
@@ -39,6 +39,11 @@ enum Command {
     Demo,
     /// Print every setting with its value and where it came from
     Config,
+    /// A brokerless, persistent publish/subscribe queue in a directory: see `olive queue --help`
+    ///
+    /// Dispatched before anything else is parsed: it has arguments of its own and no settings.
+    #[command(disable_help_flag = true)]
+    Queue,
 }
 
 /// Settings that can be given as flags, to every command.
@@ -127,6 +132,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>, registry: Registry) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|first| first == "queue") {
+        return queue_cli::run(arguments.into_iter().skip(1));
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -148,6 +157,10 @@ fn run(arguments: impl IntoIterator<Item = OsString>, registry: Registry) -> Exi
         Command::Send(args) => send::send(config, args),
         Command::Demo => demo::demo(config, registry),
         Command::Config => print_config(&config),
+        Command::Queue => {
+            eprintln!("olive: settings have no place before `queue`; say `olive queue …`");
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod pool;
 mod preflight;
 pub mod probe;
 pub mod producer;
+mod queue_cli;
 pub mod registry;
 mod send;
 pub mod worker;

@@ -84,7 +84,8 @@ impl Space {
         }
         let len = self.file.metadata()?.len();
         let ahead = (len / 8).clamp(256 << 10, 64 << 20);
-        let most = (want + ahead).min(self.map_pages * self.page);
+        let most = (want + ahead).next_multiple_of(self.page);
+        let most = most.min(self.map_pages * self.page);
         for target in [most, want] {
             match sys::allocate(&self.file, target).map_err(Error::from) {
                 Ok(()) => {

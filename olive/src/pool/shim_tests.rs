@@ -58,7 +58,7 @@ def hide():
     import sys
     sys.stdout.close()
     return input() if False else "hidden"
-def environment(): return sorted(k for k in os.environ if k.startswith("OLIVE"))
+def environment(): return sorted(k for k in os.environ if k.startswith("OLIVE") and not k.startswith("OLIVE_TEST_"))
 def __getattr__(name): return add
 "#;
 

@@ -23,6 +23,8 @@ use crate::subscriber::Subscriber;
 pub struct Environment(Arc<Inner>);
 
 struct Inner {
+    #[cfg(feature = "kernel")]
+    ear: crate::aio::Ear,
     group: Group,
     engine: Arc<Engine>,
 }
@@ -83,6 +85,8 @@ impl Environment {
             _ => None,
         };
         Ok(Environment(Arc::new(Inner {
+            #[cfg(feature = "kernel")]
+            ear: crate::aio::Ear::new(engine.clone()),
             group: Group::new(engine.clone(), sync_every),
             engine,
         })))
@@ -207,6 +211,11 @@ impl Environment {
                 .get(txn, &crate::record::state::user(key))?
                 .map(<[u8]>::to_vec))
         })
+    }
+
+    #[cfg(feature = "kernel")]
+    pub(crate) fn ear(&self) -> &crate::aio::Ear {
+        &self.0.ear
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -37,6 +37,8 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(feature = "kernel")]
+pub mod aio;
 mod config;
 mod control;
 mod deploy;

@@ -16,7 +16,7 @@ pub const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LEASE: Duration = Duration::from_secs(300);
 
 /// The safety net under the bell: a sleeping receiver looks by itself so often.
-const SLOW_POLL: Duration = Duration::from_secs(1);
+pub(crate) const SLOW_POLL: Duration = Duration::from_secs(1);
 
 /// Receives the messages of one registered subscriber.
 ///
@@ -26,9 +26,9 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// when its receiver's process dies within about a second, and otherwise when the lease is over.
 #[derive(Debug, Clone)]
 pub struct Subscriber {
-    env: Environment,
+    pub(crate) env: Environment,
     name: String,
-    queue: QueueId,
+    pub(crate) queue: QueueId,
     lease: Duration,
 }
 
@@ -148,13 +148,9 @@ impl Subscriber {
         let mut reaped = Instant::now();
         let mut seen = None;
         loop {
-            let look = engine.look(self.queue, max, newest, self.lease)?;
-            let cleared = self.clear_the_way(&look)?;
+            let look = self.look(max, newest)?;
             if !look.taken.is_empty() {
                 return Ok(look.taken);
-            }
-            if cleared {
-                continue;
             }
             let left = deadline.map_or(SLOW_POLL, |deadline| {
                 deadline.saturating_duration_since(Instant::now())
@@ -167,16 +163,32 @@ impl Subscriber {
                 seen = Some(engine.bell.prepare(self.queue.0));
                 continue;
             };
-            let until_next =
-                Duration::from_millis(look.next_ms.saturating_sub(engine.leases.now_ms()));
-            engine
-                .bell
-                .wait(self.queue.0, at, left.min(SLOW_POLL).min(until_next));
+            let pause = left.min(self.pause(&look));
+            engine.bell.wait(self.queue.0, at, pause);
             if reaped.elapsed() >= SLOW_POLL {
                 self.reap()?;
                 reaped = Instant::now();
             }
         }
+    }
+
+    /// Takes what is there, having cleared the way to it.
+    pub(crate) fn look(&self, max: usize, newest: bool) -> Result<Look> {
+        loop {
+            let look = self
+                .env
+                .engine()
+                .look(self.queue, max, newest, self.lease)?;
+            if !self.clear_the_way(&look)? || !look.taken.is_empty() {
+                return Ok(look);
+            }
+        }
+    }
+
+    /// How long to sleep at most after a look that gave nothing.
+    pub(crate) fn pause(&self, look: &Look) -> Duration {
+        let now_ms = self.env.engine().leases.now_ms();
+        SLOW_POLL.min(Duration::from_millis(look.next_ms.saturating_sub(now_ms)))
     }
 
     /// Removes, buries or promotes what the look found in the way. Answers whether to look again.
@@ -214,7 +226,7 @@ impl Subscriber {
         Ok(any)
     }
 
-    fn reap(&self) -> Result<()> {
+    pub(crate) fn reap(&self) -> Result<()> {
         if self.env.engine().reap(self.queue)? {
             self.env.engine().bell.ring(self.queue.0);
         }
@@ -229,10 +241,10 @@ impl Subscriber {
 #[must_use = "a message that is dropped comes again"]
 #[derive(Debug)]
 pub struct Received {
-    env: Environment,
-    queue: QueueId,
-    taken: Taken,
-    settled: bool,
+    pub(crate) env: Environment,
+    pub(crate) queue: QueueId,
+    pub(crate) taken: Taken,
+    pub(crate) settled: bool,
 }
 
 impl Received {
@@ -365,7 +377,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(subscriber: &Subscriber, taken: Vec<Taken>) -> Self {
+    pub(crate) fn new(subscriber: &Subscriber, taken: Vec<Taken>) -> Self {
         Batch {
             env: subscriber.env.clone(),
             queue: subscriber.queue,

@@ -81,6 +81,9 @@ impl ByteLocks {
 
 const SLOTS: usize = 1024;
 
+/// The slot that every ring rings: for one listener that wakes many.
+pub(crate) const ANY: u32 = u32::MAX;
+
 #[repr(C)]
 struct Slot {
     /// Grows with every commit that gave this slot's queues something to do. The futex.
@@ -109,7 +112,7 @@ impl Bell {
             .create(true)
             .truncate(false)
             .open(path)?;
-        let len = SLOTS * size_of::<Slot>();
+        let len = (SLOTS + 1) * size_of::<Slot>();
         file.set_len(len as u64)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh shared mapping of a file that has `len` bytes; nothing else is touched.
@@ -130,9 +133,14 @@ impl Bell {
     }
 
     fn slot(&self, queue: u32) -> &Slot {
-        // SAFETY: the index is below SLOTS, the mapping has SLOTS of them and is page-aligned, and
+        let index = if queue == ANY {
+            SLOTS
+        } else {
+            queue as usize % SLOTS
+        };
+        // SAFETY: the index is at most SLOTS, the mapping has one more and is page-aligned, and
         // zeroes are valid atomics.
-        unsafe { &*self.slots.add(queue as usize % SLOTS) }
+        unsafe { &*self.slots.add(index) }
     }
 
     /// The state to compare with in [`wait`](Self::wait): take it *before* looking into the queue.
@@ -141,6 +149,12 @@ impl Bell {
         let seen = slot.changes.load(Ordering::SeqCst);
         slot.asleep.store(1, Ordering::SeqCst);
         seen
+    }
+
+    /// The state of a queue's slot, for a listener that sleeps on [`ANY`].
+    #[cfg(feature = "kernel")]
+    pub(crate) fn changes(&self, queue: u32) -> u32 {
+        self.slot(queue).changes.load(Ordering::SeqCst)
     }
 
     /// Sleeps until [`ring`](Self::ring) was called after `seen` was taken, or `timeout` has passed.
@@ -157,7 +171,11 @@ impl Bell {
 
     /// Tells whoever waits for this queue to look again. Without sleepers: no system call.
     pub(crate) fn ring(&self, queue: u32) {
-        let slot = self.slot(queue);
+        self.ring_slot(self.slot(queue));
+        self.ring_slot(self.slot(ANY));
+    }
+
+    fn ring_slot(&self, slot: &Slot) {
         slot.changes.fetch_add(1, Ordering::SeqCst);
         if slot.asleep.swap(0, Ordering::SeqCst) != 0 {
             let futex = &raw const slot.changes;
@@ -170,7 +188,12 @@ impl Bell {
 impl Drop for Bell {
     fn drop(&mut self) {
         // SAFETY: mapped in `open` with this length; no reference into it outlives `self`.
-        unsafe { libc::munmap(self.slots.cast_mut().cast(), SLOTS * size_of::<Slot>()) };
+        unsafe {
+            libc::munmap(
+                self.slots.cast_mut().cast(),
+                (SLOTS + 1) * size_of::<Slot>(),
+            )
+        };
     }
 }
 

@@ -80,6 +80,11 @@ impl WriteBuffer {
             self.written = 0;
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
+        } else if self.written > KEEP && self.written >= self.len() {
+            // A connection that is always a little behind never empties its buffer; what has been written must
+            // go all the same. Each byte is moved at most once for each byte written.
+            self.bytes.drain(..self.written);
+            self.written = 0;
         }
     }
 
@@ -112,6 +117,19 @@ mod tests {
         assert_eq!(buffer.pending(), b"close");
         buffer.out_after_seal().extend_from_slice(b"+ok");
         assert_eq!(buffer.pending(), b"close+ok");
+    }
+
+    /// A slow connection that never catches up must not make the buffer grow.
+    #[test]
+    fn a_buffer_that_is_never_empty_stays_small() {
+        let mut buffer = WriteBuffer::new();
+        buffer.out().extend_from_slice(&[0; 1000]);
+        for round in 0..10_000u32 {
+            buffer.out().extend_from_slice(&[round as u8; 1000]);
+            buffer.advance(1000);
+            assert_eq!(buffer.pending(), [round as u8; 1000]);
+        }
+        assert!(buffer.bytes.capacity() < 4 * KEEP);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! free, runs on a thread or in a process, and is handed to `settle` with what came of it. All of
 //! this is state of the kernel's thread; only a job's body travels.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,6 +93,8 @@ pub(super) struct Dispatcher {
     pub idle: Event,
     /// Set while more may be taken.
     pub room: Event,
+    /// Nothing more is taken, and what waits is not started: the worker was asked to stop.
+    pub quiet: Cell<bool>,
     /// Set when threads were given work.
     submitted: Event,
 }
@@ -123,6 +125,7 @@ impl Dispatcher {
             counts: RefCell::default(),
             idle: Event::new(),
             room: Event::new(),
+            quiet: Cell::new(false),
             submitted: Event::new(),
         };
         dispatcher.idle.set();
@@ -196,7 +199,8 @@ impl Dispatcher {
     pub fn dispatch(self: &Rc<Self>) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
-        while state.running.len() < self.config.num_workers
+        while !self.quiet.get()
+            && state.running.len() < self.config.num_workers
             && let Some(next) = state.waiting.pop_front()
         {
             let Waiting {

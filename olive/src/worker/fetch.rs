@@ -95,7 +95,6 @@ struct Line {
 pub(super) struct Fetch {
     dispatcher: Rc<Dispatcher>,
     line: RefCell<Option<Line>>,
-    quiet: std::cell::Cell<bool>,
 }
 
 impl Fetch {
@@ -103,7 +102,6 @@ impl Fetch {
         Rc::new(Fetch {
             dispatcher,
             line: RefCell::new(None),
-            quiet: std::cell::Cell::new(false),
         })
     }
 
@@ -116,7 +114,7 @@ impl Fetch {
                 Ok(SessionEvent::Connected(mut live)) => {
                     let consumer = live.consumers.pop().expect("the topology has one consumer");
                     log::info!("taking jobs from queue {}", config.queue);
-                    if !self.quiet.get() {
+                    if !self.dispatcher.quiet.get() {
                         self.start(live.connection, live.channel, consumer, config.qos);
                     }
                 }
@@ -148,7 +146,7 @@ impl Fetch {
 
     /// Stops consuming and gives back what has not started; returns how many.
     pub async fn quiet(&self) -> usize {
-        self.quiet.set(true);
+        self.dispatcher.quiet.set(true);
         let fetcher = self
             .line
             .borrow()
@@ -199,7 +197,7 @@ impl Fetch {
         let queue = self.dispatcher.config.queue.clone();
         let consumer = line.channel.consume(Consume::new(queue)).await?;
         log::info!("prefetch is {enough} from now on");
-        if !self.quiet.get() {
+        if !self.dispatcher.quiet.get() {
             self.start(line.connection, line.channel, consumer, enough);
         }
         Ok(())

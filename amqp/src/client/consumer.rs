@@ -71,6 +71,8 @@ impl Consumer {
 
     /// Waits for the next delivery, or the end. After the end it yields the end again.
     ///
+    /// A timeout around it is better put around [`Consumer::ready`], which returns it as the error it is.
+    ///
     /// # Cancellation
     /// Safe: a delivery that was not returned stays for the next call.
     pub async fn next(&mut self) -> ConsumerEvent {
@@ -78,18 +80,29 @@ impl Consumer {
             if let Some(event) = self.try_next() {
                 return event;
             }
-            let state = &self.state;
-            let there = wait(|waker| {
-                if !state.queue.borrow().is_empty() || state.ended.borrow().is_some() {
-                    return Poll::Ready(());
-                }
-                state.waiting.borrow_mut().add(waker);
-                Poll::Pending
-            });
-            if let Err(cancelled) = there.await {
+            if let Err(cancelled) = self.ready().await {
                 return ConsumerEvent::Closed(Error::Kernel(cancelled));
             }
         }
+    }
+
+    /// Waits until [`Consumer::try_next`] has something to give.
+    ///
+    /// # Cancellation
+    /// Safe.
+    ///
+    /// # Errors
+    /// Only those of the kernel: cancelled, or out of time.
+    pub async fn ready(&mut self) -> Result<(), kernel::Error> {
+        let state = &self.state;
+        wait(|waker| {
+            if !state.queue.borrow().is_empty() || state.ended.borrow().is_some() {
+                return Poll::Ready(());
+            }
+            state.waiting.borrow_mut().add(waker);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Asks the server to stop delivering; what came before its answer can still be taken with

@@ -27,14 +27,8 @@ pub struct Negotiated {
 
 impl Negotiated {
     /// Whether the server announced an extension, such as `consumer_cancel_notify`.
-    pub fn server_can(&self, capability: &str) -> bool {
-        let table = self
-            .server_properties
-            .inner()
-            .get("capabilities")
-            .and_then(|value| value.as_field_table());
-        let value = table.and_then(|table| table.inner().get(capability));
-        value.and_then(|value| value.as_bool()) == Some(true)
+    pub fn server_can(&self, name: &str) -> bool {
+        capability(&self.server_properties, name)
     }
 }
 
@@ -99,20 +93,30 @@ impl Handshake {
         }
     }
 
-    /// The connection ended in the middle. Servers that do not announce a refused login just hang up.
+    /// The connection ended in the middle. A server that does not announce `authentication_failure_close` just
+    /// hangs up on a wrong password; with any other it was the network, or a server about to stop.
     pub(crate) fn hung_up(&self) -> Option<Error> {
-        match self {
-            Handshake::Start => Some(Error::NotAmqp(
-                "it closed the connection at our greeting".into(),
-            )),
-            Handshake::Tune { .. } => Some(Error::LoginRefused(CloseReason {
+        let Handshake::Tune { server_properties } = self else {
+            return None;
+        };
+        let says_so = capability(server_properties, "authentication_failure_close");
+        (!says_so).then(|| {
+            Error::LoginRefused(CloseReason {
                 code: reply::ACCESS_REFUSED,
                 text: "it closed the connection at our login".into(),
                 method: (10, 11),
-            })),
-            Handshake::Open { .. } => None,
-        }
+            })
+        })
     }
+}
+
+fn capability(server_properties: &FieldTable, name: &str) -> bool {
+    let table = server_properties
+        .inner()
+        .get("capabilities")
+        .and_then(|value| value.as_field_table());
+    let value = table.and_then(|table| table.inner().get(name));
+    value.and_then(|value| value.as_bool()) == Some(true)
 }
 
 pub(crate) fn close_reason(close: &connection::Close) -> CloseReason {

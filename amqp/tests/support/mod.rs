@@ -1,6 +1,8 @@
 //! Helpers of the tests against a real broker.
 #![allow(dead_code, reason = "each test file uses some of them")]
 
+pub mod proxy;
+
 use amqp::{ConnectOptions, Uri};
 use std::future::Future;
 use std::time::Duration;
@@ -20,14 +22,20 @@ pub fn name(test: &str) -> String {
 /// Runs a test on a kernel, with a deadline that only a hang reaches.
 #[cfg(feature = "kernel")]
 pub fn on_kernel(test: impl Future<Output = ()> + 'static) {
-    let limited = async {
+    on_kernel_for(Duration::from_secs(60), test);
+}
+
+/// [`on_kernel`] with another deadline.
+#[cfg(feature = "kernel")]
+pub fn on_kernel_for(limit: Duration, test: impl Future<Output = ()> + 'static) {
+    let limited = async move {
         let test = async {
             test.await;
             Ok::<(), kernel::Error>(())
         };
-        kernel::timeout_after(Duration::from_secs(60), test)
+        kernel::timeout_after(limit, test)
             .await
-            .expect("the test ends within a minute");
+            .expect("the test ends before its deadline");
     };
     kernel::run(limited).expect("a kernel starts");
 }

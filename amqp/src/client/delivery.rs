@@ -114,6 +114,12 @@ impl Acker {
         self.settle(Settle::Reject { requeue })
     }
 
+    /// Leaves the delivery to a later [`Acker::ack_through`] or [`Channel::ack_through`](super::Channel::ack_through):
+    /// nobody else settles it, and nobody gives it back.
+    pub fn leave(mut self) {
+        self.channel = None;
+    }
+
     /// Acks this delivery and all before it on its channel, also those whose [`Acker`]s are still held: these then
     /// answer [`Error::AlreadySettled`]. Single acks are coalesced anyway, so this saves little; it is here for
     /// consumers that count rather than keep.

@@ -22,6 +22,8 @@ pub(crate) struct Link {
     is_paused: Cell<bool>,
     /// [`Link::hang_up`] was called.
     is_hung_up: Cell<bool>,
+    /// Set when the handshake is over.
+    opened: Event,
     /// The socket is full: the writer has taken over.
     is_full: Cell<bool>,
     /// Rung to start the writer.
@@ -37,6 +39,7 @@ impl Link {
             resume: Event::new(),
             is_paused: Cell::new(false),
             is_hung_up: Cell::new(false),
+            opened: Event::new(),
             is_full: Cell::new(false),
             full: Event::new(),
             beat: RefCell::new(Heartbeat::new(Duration::ZERO, kernel::now())),
@@ -150,6 +153,7 @@ async fn read(shared: &Shared, link: &Link, key: Key<Peer>) -> io::Result<()> {
         has_whole_frames = !shared.node.borrow().takes_input(key);
         match shared.node.borrow().phase(key) {
             None | Some(Phase::Closed) => return Ok(()),
+            Some(Phase::Running) => link.opened.set(),
             Some(Phase::Closing) if answer_due.is_none() => {
                 let patience = shared.node.borrow().config().handshake_timeout;
                 answer_due = Some(kernel::now() + patience);
@@ -259,16 +263,15 @@ async fn write(shared: Rc<Shared>, link: Rc<Link>, key: Key<Peer>) -> Result<(),
 /// Ends a handshake that takes too long; then keeps the heartbeat.
 async fn mind(shared: Rc<Shared>, link: Rc<Link>, key: Key<Peer>) -> Result<(), kernel::Error> {
     let timeout = shared.node.borrow().config().handshake_timeout;
-    kernel::sleep(timeout).await?;
-    let interval = {
-        let node = shared.node.borrow();
-        if node.phase(key) != Some(Phase::Running) {
-            log::info!("{} did not finish its handshake in time", link.address);
-            link.hang_up();
-            return Ok(());
-        }
-        node.heartbeat_of(key)
-    };
+    if kernel::ignore_after(timeout, link.opened.wait())
+        .await?
+        .is_none()
+    {
+        log::info!("{} did not finish its handshake in time", link.address);
+        link.hang_up();
+        return Ok(());
+    }
+    let interval = shared.node.borrow().heartbeat_of(key);
     *link.beat.borrow_mut() = Heartbeat::new(interval, kernel::now());
     loop {
         let action = link.beat.borrow().check(kernel::now());

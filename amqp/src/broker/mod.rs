@@ -1,6 +1,6 @@
 //! A small AMQP 0-9-1 server for one node.
 //!
-//! Reading order: `node.rs` (bytes in, a turn, bytes out), `peer.rs` and `handshake.rs` (one connection), `call.rs`
+//! Reading order: `node.rs` with `dispatch.rs` (bytes in, a turn, bytes out), `peer.rs` and `handshake.rs` (one connection), `call.rs`
 //! and its handlers `publish.rs`, `basic.rs`, `topology.rs` (one channel's methods), `world.rs` (what connections
 //! share), then the pure parts: `vhost.rs`, `exchange.rs` with `topic.rs` and `headers.rs`, `queue.rs`,
 //! `ledger.rs`, `confirms.rs`. `server.rs` is the only file that knows sockets, clocks and kernel tasks.
@@ -14,6 +14,7 @@ mod channel;
 mod config;
 mod confirms;
 mod consumer;
+mod dispatch;
 mod exchange;
 mod fault;
 mod handshake;

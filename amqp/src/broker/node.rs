@@ -8,24 +8,20 @@
 use super::arena::{Arena, Key};
 use super::config::Config;
 use super::confirms::Verdict;
-use super::consumer::Consumer;
 use super::fault::Fault;
-use super::ledger::Unacked;
 use super::peer::{Peer, Phase};
-use super::queue::Queue;
 use super::store::{Batch, Op, Outcome};
-use super::wire;
-use super::world::{Notice, World};
+use super::world::World;
 use crate::codec::{Ack, Nack, WriteBuffer, encode};
-use crate::protocol::{AMQPClass, basic, connection, reply};
+use crate::protocol::{AMQPClass, connection, reply};
 use std::time::Duration;
 
 /// Connections and all they share.
 pub(crate) struct Node {
-    peers: Arena<Peer>,
-    world: World,
+    pub(crate) peers: Arena<Peer>,
+    pub(crate) world: World,
     /// Peers with something to write.
-    touched: Vec<Key<Peer>>,
+    pub(crate) touched: Vec<Key<Peer>>,
     /// Memory is short: connections that publish are not read.
     is_short: bool,
 }
@@ -45,9 +41,10 @@ impl Node {
         &self.world.config
     }
 
-    /// A client has connected.
-    pub(crate) fn connect(&mut self, is_loopback: bool) -> Key<Peer> {
-        let key = self.peers.insert(Peer::new(is_loopback, &self.world));
+    /// A client has connected; `name` is what the log calls it.
+    pub(crate) fn connect(&mut self, is_loopback: bool, name: String) -> Key<Peer> {
+        let peer = Peer::new(is_loopback, name, &self.world);
+        let key = self.peers.insert(peer);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.key = key;
         }
@@ -213,90 +210,6 @@ impl Node {
         self.world.confirming = confirming;
     }
 
-    /// Delivers what a queue has to the consumers that can take it, one message each in turn.
-    fn serve(&mut self, key: Key<Queue>) {
-        let world = &mut self.world;
-        let Some(queue) = world.vhost.queue_mut(key) else {
-            return;
-        };
-        queue.is_scheduled = false;
-        if queue.is_timed {
-            world.expire(key);
-        }
-        while let Some(queue) = world.vhost.queue_mut(key)
-            && !queue.is_empty()
-            && let Some(consumer_key) = queue.rotation.pop_front()
-        {
-            let is_alone = queue.rotation.is_empty();
-            let Some(consumer) = world.consumers.get_mut(consumer_key) else {
-                continue;
-            };
-            consumer.in_rotation = false;
-            let Some(peer) = self.peers.get_mut(consumer.peer) else {
-                continue;
-            };
-            touch(peer, &mut self.touched);
-            // Alone, it gets all it can take; otherwise one, and then it is the next one's turn.
-            while deliver_one(world, peer, key, consumer_key) && is_alone {}
-            if !peer.has_stalled_consumers {
-                world.rejoin(consumer_key);
-            }
-        }
-    }
-
-    fn notify(&mut self, notice: Notice) {
-        match notice {
-            Notice::Cancelled {
-                peer,
-                channel: number,
-                tag,
-                consumer,
-            } => {
-                let Some(peer) = self.peers.get_mut(peer) else {
-                    return;
-                };
-                let Some(channel) = peer.channel_mut(number) else {
-                    return;
-                };
-                if channel.consumers.get(&tag) != Some(&consumer) {
-                    return;
-                }
-                channel.consumers.remove(&tag);
-                if peer.terms.knows_cancel {
-                    let cancel = basic::AMQPMethod::Cancel(basic::Cancel {
-                        consumer_tag: (&*tag).into(),
-                        nowait: true,
-                    });
-                    peer.say(number, AMQPClass::Basic(cancel));
-                    touch(peer, &mut self.touched);
-                }
-            }
-            Notice::Reply {
-                peer,
-                channel: number,
-                message,
-            } => {
-                let Some(peer) = self.peers.get_mut(peer) else {
-                    return;
-                };
-                if !peer.takes_input(&self.world) {
-                    log::warn!("a direct reply is dropped: its client does not read");
-                    return;
-                }
-                let frame_max = peer.terms.frame_max;
-                let (out, Some(channel)) = peer.out_and_channel(number) else {
-                    return;
-                };
-                // As RabbitMQ does it: a direct reply shows the next tag and does not use it up.
-                let tag = channel.ledger.upcoming_tag();
-                if let Some(replies) = &channel.replies {
-                    wire::deliver(out, number, frame_max, &replies.tag, tag, false, &message);
-                }
-                touch(peer, &mut self.touched);
-            }
-        }
-    }
-
     /// Compares the messages held with the high-water mark, and tells those it concerns.
     fn weigh(&mut self) {
         let mark = self.world.config.memory_high_water;
@@ -354,72 +267,11 @@ impl Node {
 
 /// Puts a peer on the list of those with something to write.
 #[inline]
-fn touch(peer: &mut Peer, touched: &mut Vec<Key<Peer>>) {
+pub(crate) fn touch(peer: &mut Peer, touched: &mut Vec<Key<Peer>>) {
     if !peer.is_touched {
         peer.is_touched = true;
         touched.push(peer.key);
     }
-}
-
-/// Delivers the oldest message of a queue to a consumer, if both allow it. `true`: it was done, so try again.
-#[inline]
-fn deliver_one(
-    world: &mut World,
-    peer: &mut Peer,
-    queue_key: Key<Queue>,
-    consumer_key: Key<Consumer>,
-) -> bool {
-    if peer.out.len() >= world.config.write_buffer_max {
-        peer.has_stalled_consumers = true;
-        return false;
-    }
-    let (Some(queue), Some(consumer)) = (
-        world.vhost.queue_mut(queue_key),
-        world.consumers.get_mut(consumer_key),
-    ) else {
-        return false;
-    };
-    let (frame_max, number) = (peer.terms.frame_max, consumer.channel);
-    let (out, Some(channel)) = peer.out_and_channel(number) else {
-        return false;
-    };
-    if !consumer.has_credit() {
-        return false;
-    }
-    let Some(entry) = queue.pop() else {
-        return false;
-    };
-    // `serve` has dropped what had expired at the front; behind a live message there may be more.
-    if world.now > entry.expires {
-        world.drop_entry(queue_key, &entry);
-        return true;
-    }
-    let tag = channel.ledger.next_tag();
-    let (redelivered, message) = (entry.redelivered, &entry.message);
-    wire::deliver(
-        out,
-        number,
-        frame_max,
-        &consumer.tag,
-        tag,
-        redelivered,
-        message,
-    );
-    if consumer.no_ack {
-        world.drop_entry(queue_key, &entry);
-    } else {
-        queue.unacked += 1;
-        consumer.in_flight += 1;
-        channel.ledger.record(
-            tag,
-            Unacked {
-                queue: queue_key,
-                consumer: Some(consumer_key),
-                entry,
-            },
-        );
-    }
-    true
 }
 
 fn say(out: &mut Vec<u8>, channel: u16, verdict: Verdict) {
@@ -450,3 +302,7 @@ fn say(out: &mut Vec<u8>, channel: u16, verdict: Verdict) {
 #[cfg(test)]
 #[path = "node_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

@@ -4,12 +4,12 @@ use super::*;
 use crate::broker::store::Origin;
 use crate::codec::{Deliver, Frame, Method, Publish, RawProperties, parse_frame};
 use crate::protocol::{
-    BasicProperties, FieldTable, PROTOCOL_HEADER, channel, confirm, connection, queue,
+    BasicProperties, FieldTable, PROTOCOL_HEADER, basic, channel, confirm, connection, queue,
 };
 
 /// A frame that came out, owned.
 #[derive(Debug, Clone, PartialEq)]
-enum Out {
+pub(super) enum Out {
     Deliver {
         channel: u16,
         tag: u64,
@@ -39,7 +39,7 @@ impl Client {
     /// Connects and goes through the handshake; channel 1 is open then.
     pub(super) fn open(node: &mut Node) -> Client {
         let client = Client {
-            key: node.connect(true),
+            key: node.connect(true, "test".into()),
         };
         client.send(node, &handshake_bytes());
         assert_eq!(node.phase(client.key), Some(Phase::Running));
@@ -57,7 +57,7 @@ impl Client {
         self.send(node, &bytes);
     }
 
-    fn publish(&self, node: &mut Node, key: &str, body: &[u8], persistent: bool) {
+    pub(super) fn publish(&self, node: &mut Node, key: &str, body: &[u8], persistent: bool) {
         let mut bytes = Vec::new();
         let properties = match persistent {
             true => BasicProperties::default().with_delivery_mode(2),
@@ -72,7 +72,7 @@ impl Client {
         self.send(node, &bytes);
     }
 
-    fn declare(&self, node: &mut Node, name: &str) {
+    pub(super) fn declare(&self, node: &mut Node, name: &str) {
         let declare = queue::Declare {
             queue: name.into(),
             durable: true,
@@ -81,7 +81,7 @@ impl Client {
         self.call(node, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
     }
 
-    fn consume(&self, node: &mut Node, name: &str, prefetch_count: u16) {
+    pub(super) fn consume(&self, node: &mut Node, name: &str, prefetch_count: u16) {
         let qos = basic::Qos {
             prefetch_count,
             global: false,
@@ -122,7 +122,7 @@ impl Client {
         self.send(node, &bytes);
     }
 
-    fn drop_output(&self, node: &mut Node) {
+    pub(super) fn drop_output(&self, node: &mut Node) {
         if let Some(out) = node.out(self.key) {
             out.advance(out.len());
         }
@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// All frames that wait for this client, taken.
-    fn take(&self, node: &mut Node) -> Vec<Out> {
+    pub(super) fn take(&self, node: &mut Node) -> Vec<Out> {
         let bytes = node.out(self.key).unwrap().pending().to_vec();
         self.drop_output(node);
         let (mut at, mut frames) = (0, Vec::new());
@@ -211,12 +211,12 @@ fn owned(frame: Frame<'_>) -> Out {
     }
 }
 
-fn node(is_lasting: bool) -> Node {
+pub(super) fn node(is_lasting: bool) -> Node {
     Node::new(Config::default(), is_lasting)
 }
 
 /// A turn with a store that is done at once.
-fn turn(node: &mut Node) {
+pub(super) fn turn(node: &mut Node) {
     if let Some((number, _)) = node.turn() {
         node.stored(number, Outcome::default());
     }
@@ -488,174 +488,6 @@ fn a_message_under_way_counts_and_is_forgotten_with_its_channel() {
     node.disconnect(client.key);
     assert_eq!(node.world.memory, 0);
     assert_eq!(node.message_count(), 0);
-}
-
-/// Any bytes at all: no panic, no account left open, and the others are served as before.
-#[test]
-fn hostile_bytes_harm_nobody_else() {
-    for seed in 0..400 {
-        let mut random = Random(seed);
-        let mut node = node(seed % 2 == 0);
-        let honest = Client::open(&mut node);
-        honest.declare(&mut node, "q");
-        honest.consume(&mut node, "q", 5);
-        honest.drop_output(&mut node);
-        for _ in 0..4 {
-            let hostile = node.connect(true);
-            let mut bytes = session(&mut random);
-            mutate(&mut bytes, &mut random);
-            let (mut at, mut end) = (0, 0);
-            while end < bytes.len() {
-                end = (end + 1 + random.below(300)).min(bytes.len());
-                let taken = node.receive(hostile, &bytes[at..end]);
-                assert!(taken <= end - at);
-                at += taken;
-                if random.below(3) == 0 {
-                    turn(&mut node);
-                }
-                if let Some(out) = node.out(hostile) {
-                    out.advance(out.len());
-                }
-            }
-            node.disconnect(hostile);
-            turn(&mut node);
-        }
-        honest.drop_output(&mut node);
-        honest.publish(&mut node, "amq.none", b"x", false);
-        honest.declare(&mut node, "still-here");
-        let frames = honest.take(&mut node);
-        assert!(
-            matches!(frames.last(), Some(Out::Other(1, _))),
-            "seed {seed}: {frames:?}"
-        );
-        node.disconnect(honest.key);
-        for (key, _) in node
-            .world
-            .vhost
-            .queues()
-            .map(|(k, q)| (k, q.len()))
-            .collect::<Vec<_>>()
-        {
-            let queue = node.world.vhost.queue(key).unwrap();
-            assert_eq!(
-                (queue.unacked, queue.consumers.len()),
-                (0, 0),
-                "seed {seed}"
-            );
-            node.world.delete_queue(key);
-        }
-        assert_eq!(node.world.memory, 0, "seed {seed}");
-        assert_eq!(node.world.consumers.len(), 0, "seed {seed}");
-        assert!(node.world.reply_addresses.is_empty());
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
-
-/// A valid session that touches most methods.
-fn session(random: &mut Random) -> Vec<u8> {
-    use crate::protocol::exchange;
-    let mut bytes = handshake_bytes();
-    let mut say = |method| encode::method(&mut bytes, 1, &method);
-    let name = ["q", "r", "s"][random.below(3)];
-    let declare = queue::Declare {
-        queue: name.into(),
-        durable: true,
-        ..queue::Declare::default()
-    };
-    say(AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
-    let declare = exchange::Declare {
-        exchange: "x".into(),
-        kind: ["topic", "direct", "fanout", "headers"][random.below(4)].into(),
-        ..exchange::Declare::default()
-    };
-    say(AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)));
-    let bind = queue::Bind {
-        queue: name.into(),
-        exchange: "x".into(),
-        routing_key: "a.#".into(),
-        ..queue::Bind::default()
-    };
-    say(AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
-    say(AMQPClass::Confirm(confirm::AMQPMethod::Select(
-        confirm::Select { nowait: false },
-    )));
-    let consume = basic::Consume {
-        queue: "amq.rabbitmq.reply-to".into(),
-        no_ack: true,
-        ..basic::Consume::default()
-    };
-    say(AMQPClass::Basic(basic::AMQPMethod::Consume(consume)));
-    let consume = basic::Consume {
-        queue: name.into(),
-        no_ack: random.below(2) == 0,
-        ..basic::Consume::default()
-    };
-    say(AMQPClass::Basic(basic::AMQPMethod::Consume(consume)));
-    for _ in 0..random.below(20) {
-        let publish = Publish {
-            exchange: ["", "x"][random.below(2)],
-            routing_key: ["q", "r", "a.b"][random.below(3)],
-            mandatory: random.below(2) == 0,
-            immediate: false,
-        };
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_reply_to("amq.rabbitmq.reply-to".into());
-        let raw = RawProperties::from(properties);
-        let body = vec![b'x'; random.below(9000)];
-        encode::publish(&mut bytes, 1, &publish, raw.as_wire(), &body, 4096);
-        let delivery_tag = random.below(10) as u64;
-        let (multiple, requeue) = (random.below(2) == 0, random.below(2) == 0);
-        if random.below(2) == 0 {
-            let nack = Nack {
-                delivery_tag,
-                multiple,
-                requeue,
-            };
-            encode::nack(&mut bytes, 1, nack);
-        }
-    }
-    bytes
-}
-
-fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-    // The handshake stays whole in most runs, or few would come further.
-    let from = if random.below(8) == 0 {
-        0
-    } else {
-        handshake_bytes().len()
-    };
-    for _ in 0..random.below(6) {
-        let at = from + random.below(bytes.len() - from);
-        match random.below(4) {
-            0 => bytes[at] = random.next() as u8,
-            1 => bytes[at] ^= 1 << random.below(8),
-            2 => {
-                let end = (at + random.below(40)).min(bytes.len());
-                let copy = bytes[at..end].to_vec();
-                bytes.splice(at..at, copy);
-            }
-            _ => {
-                let end = (at + random.below(10)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-        }
-    }
 }
 
 /// `Origin` names who publishes, so a store that answers late cannot hit another connection in the same slot.

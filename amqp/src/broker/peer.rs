@@ -52,6 +52,8 @@ enum Slot {
 pub(crate) struct Peer {
     /// Its own name; set when it is taken in.
     pub(crate) key: Key<Peer>,
+    /// What the log calls it: its address.
+    name: String,
     pub(crate) out: WriteBuffer,
     pub(crate) phase: Phase,
     pub(crate) terms: Terms,
@@ -72,9 +74,10 @@ pub(crate) struct Peer {
 const UNREAD_ANSWERS_MAX: usize = 4 * 1024 * 1024;
 
 impl Peer {
-    pub(crate) fn new(is_loopback: bool, world: &World) -> Self {
+    pub(crate) fn new(is_loopback: bool, name: String, world: &World) -> Self {
         Peer {
             key: Key::from_bits(u64::MAX),
+            name,
             out: WriteBuffer::new(),
             phase: Phase::Greeting,
             terms: Terms {
@@ -246,7 +249,7 @@ impl Peer {
         };
         match method {
             connection::AMQPMethod::Close(close) => {
-                log::debug!("a client closes its connection: {}", close.reply_text);
+                log::debug!("{} closes its connection: {}", self.name, close.reply_text);
                 self.end(world);
                 let ok = connection::AMQPMethod::CloseOk(connection::CloseOk {});
                 self.say(0, AMQPClass::Connection(ok));
@@ -309,7 +312,8 @@ impl Peer {
 
     /// Closes a channel because of a fault.
     pub(crate) fn close_channel(&mut self, number: u16, fault: Fault, world: &mut World) {
-        log::info!("closing a channel: {}", fault.reply_text());
+        let (name, text) = (&self.name, fault.reply_text());
+        log::info!("closing channel {number} of {name}: {text}");
         self.free(number, world);
         self.slots[usize::from(number)] = Slot::Closing;
         let close = channel::Close {
@@ -331,7 +335,11 @@ impl Peer {
             self.phase = Phase::Closed;
             return;
         }
-        log::warn!("closing a connection: {}", fault.reply_text());
+        log::warn!(
+            "closing the connection of {}: {}",
+            self.name,
+            fault.reply_text()
+        );
         self.end(world);
         if self.phase == Phase::Greeting {
             self.phase = Phase::Closed;

@@ -377,7 +377,10 @@ async fn accept(shared: Rc<Shared>, listener: Rc<TcpListener>) -> Result<(), ker
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("no TCP_NODELAY for {address}: {error}");
         }
-        let key = node.connect(address.ip().to_canonical().is_loopback());
+        let key = node.connect(
+            address.ip().to_canonical().is_loopback(),
+            address.to_string(),
+        );
         drop(node);
         let link = Rc::new(Link::new(stream, address));
         shared.links.borrow_mut().insert(key, link.clone());

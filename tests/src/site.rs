@@ -161,6 +161,11 @@ impl Site {
         format!("{}.k", self.name)
     }
 
+    /// The queue whose messages [`next_reply`](Self::next_reply) reads.
+    pub fn reply_queue(&self) -> &str {
+        &self.reply_queue
+    }
+
     /// The settings that bring a program of ours here.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         vec![

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use amqp::broker::{BindError, Broker, Config as BrokerConfig, MemoryStore, User};
 use amqp::client::{ConnectOptions, Uri};
 
-use crate::config::{Config, without_password};
+use crate::config::{Config, Source, without_password};
 use crate::registry::{Registry, Task};
 use crate::worker::{self, Stop, Summary, WorkerError};
 use crate::{pool, preflight, probe};
@@ -182,7 +182,7 @@ async fn work(
             .map_err(StartError::Worker);
     }
     let embedded = Embedded::start(&config).await.map_err(StartError::Broker)?;
-    embedded.announce();
+    embedded.announce(&config);
     let broker = embedded.options(&config);
     let ended = worker::run(config, registry, broker, stop).await;
     embedded.stop().await; // last: the worker settles to it
@@ -196,7 +196,7 @@ pub(crate) fn serve_broker(config: Config) -> ExitCode {
         let stop = Stop::new();
         ask_on_signals(&stop).map_err(StartError::Kernel)?;
         let embedded = Embedded::start(&config).await.map_err(StartError::Broker)?;
-        embedded.announce();
+        embedded.announce(&config);
         let asked = stop.draining().await;
         embedded.stop().await;
         asked.map_err(|e| StartError::Worker(e.into()))
@@ -276,17 +276,13 @@ impl Embedded {
         }
     }
 
-    fn announce(&self) {
+    fn announce(&self, config: &Config) {
         let address = self.address;
         log::info!("embedded broker on amqp://{address}/%2F, for any AMQP 0-9-1 client");
         log::warn!(
             "it keeps messages in memory only: jobs that wait are lost when this program ends"
         );
-        let to_it = match address.port() {
-            5672 => String::new(),
-            _ => format!("olive_amqp_url=amqp://guest:guest@{address}/%2F "),
-        };
-        log::info!("send it a job:  {to_it}olive send olive.tasks.sleep_n 1 --wait");
+        log::info!("send it a job:  {}", send_command(config, address));
     }
 
     /// Closes all connections and stops, saying what is lost with it.
@@ -298,6 +294,44 @@ impl Embedded {
             log::warn!("the embedded broker drops {dropped} messages it held in memory");
         }
         let _ = self.serving.join().await;
+    }
+}
+
+/// Settings that must be the same at both ends, beside the URL.
+const SHARED: [&str; 4] = [
+    "olive_amqp_exchange_name",
+    "olive_amqp_queue_name",
+    "olive_amqp_routing_key",
+    "olive_amqp_queue_type",
+];
+
+/// The command that sends a job to the embedded broker, to be pasted into a shell (pure). A password of the
+/// operator's own is left for them to fill in.
+fn send_command(config: &Config, address: SocketAddr) -> String {
+    let login = match (&*config.broker_user, &*config.broker_password) {
+        ("guest", "guest") => "guest:guest".to_owned(),
+        (user, _) => format!("{user}:PASSWORD"),
+    };
+    let url = format!("amqp://{login}@{address}/%2F");
+    let url = (url != Config::DEFAULT_URL).then_some(("olive_amqp_url", &*url));
+    let others = config
+        .settings
+        .iter()
+        .filter(|setting| SHARED.contains(&setting.name) && setting.source != Source::Default)
+        .map(|setting| (setting.name, &*setting.value));
+    let mut command = String::new();
+    for (name, value) in url.into_iter().chain(others) {
+        command += &format!("{name}={} ", for_shell(value));
+    }
+    command + "olive send olive.tasks.sleep_n 1 --wait"
+}
+
+/// A word of a shell's command line.
+fn for_shell(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/@%[]".contains(c);
+    match text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -313,5 +347,36 @@ async fn explain(error: BindError) -> String {
              user guest: set olive_broker_user and olive_broker_password, or listen on 127.0.0.1"
         ),
         other => format!("the embedded broker did not start: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_shown_leads_to_this_worker() {
+        let command = |config: &Config, port| {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let command = send_command(config, address);
+            command
+                .strip_suffix("olive send olive.tasks.sleep_n 1 --wait")
+                .expect("the same job always")
+                .to_owned()
+        };
+        let mut config = Config::default();
+        assert_eq!(command(&config, 5672), "");
+        assert_eq!(
+            command(&config, 9),
+            "olive_amqp_url=amqp://guest:guest@127.0.0.1:9/%2F "
+        );
+        config.broker_user = "shop".into();
+        let queue = config.settings.iter_mut().find(|s| s.name == SHARED[1]);
+        let queue = queue.expect("a setting");
+        (queue.value, queue.source) = ("the shop's".into(), Source::Flag);
+        assert_eq!(
+            command(&config, 5672),
+            r"olive_amqp_url=amqp://shop:PASSWORD@127.0.0.1:5672/%2F olive_amqp_queue_name='the shop'\''s' "
+        );
     }
 }

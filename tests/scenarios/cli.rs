@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::json;
+use std::path::Path;
 use std::process::Command;
 use support::net::free_address;
 use support::{Broker, Finished, Folder, Site, Worker, WorkerSetup, olive, on_both_brokers, run};
@@ -324,6 +325,41 @@ fn old_settings_are_noticed() {
     worker.drain();
 }
 
+/// Runs a command as printed, pasted into a shell that finds `olive`.
+fn paste(command: &str) -> Finished {
+    let binary = olive().get_program().to_owned();
+    let folder = Path::new(&binary)
+        .parent()
+        .expect("a binary stands in a folder");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", command])
+        .env("PATH", format!("{}:{path}", folder.display()));
+    run(shell)
+}
+
+/// With a user and names of its own the printed command still leads there; only the password is not shown.
+#[test]
+fn the_printed_command_fits_the_settings() {
+    let worker = WorkerSetup::new()
+        .env("olive_broker_listen", "127.0.0.1:0")
+        .env("olive_broker_user", "shop")
+        .env("olive_broker_password", "sesame-street")
+        .env("olive_amqp_queue_name", "the shop's")
+        .env("olive_amqp_exchange_name", "shop.x")
+        .start();
+    let line = worker.wait_for(&["olive send "]);
+    assert!(
+        !line.contains("guest") && !line.contains("sesame-street"),
+        "{line}"
+    );
+    let command = &line[line.find("olive_amqp_url=").expect("it names the broker")..];
+    let finished = paste(&command.replace("PASSWORD", "sesame-street"));
+    assert_eq!(finished.code(), Some(0), "{command}: {}", finished.output);
+    worker.drain();
+}
+
 #[test]
 fn run_without_a_url_brings_its_own_broker() {
     let worker = WorkerSetup::new()
@@ -334,20 +370,10 @@ fn run_without_a_url_brings_its_own_broker() {
     worker.wait_for(&["memory only"]);
     let line = worker.wait_for(&["olive send "]);
 
-    // The command as printed, pasted into a shell.
     let command = &line[line
         .find("olive_amqp_url=")
         .expect("the port is not the default one")..];
-    let binary = olive().get_program().to_owned();
-    let folder = std::path::Path::new(&binary)
-        .parent()
-        .expect("a binary stands in a folder");
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", command])
-        .env("PATH", format!("{}:{path}", folder.display()));
-    let finished = run(shell);
+    let finished = paste(command);
     assert_eq!(finished.code(), Some(0), "{command}: {}", finished.output);
 
     // What waits in its memory at the end is named.

@@ -15,7 +15,7 @@ impl Core {
             Undo::Requested => self.take_from_door(wait),
             Undo::Timer(timer) => self.timers.borrow_mut().cancel(timer),
             Undo::Source(source, direction) => source.waiter[direction].set(NONE),
-            Undo::Queue(queue, _) => self.waits.borrow_mut().leave_line(&queue, wait),
+            Undo::Queue(queue) => self.waits.borrow_mut().leave_line(&queue, wait),
             Undo::Joiner(task) => {
                 let mut tasks = self.tasks.borrow_mut();
                 self.waits

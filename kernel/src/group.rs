@@ -75,7 +75,6 @@ pub struct TaskGroup<T: 'static, E: 'static = Error> {
 }
 
 /// What the group and its tasks share.
-#[derive(Default)]
 struct Shared {
     /// Numbers of the tasks that have ended, in order of completion.
     finished: RefCell<VecDeque<usize>>,
@@ -107,7 +106,10 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// An empty group.
     pub fn new() -> TaskGroup<T, E> {
         TaskGroup {
-            shared: Rc::default(),
+            shared: Rc::new(Shared {
+                finished: RefCell::default(),
+                queue: WaitQueue::named("TaskGroup"),
+            }),
             running: HashMap::new(),
             spawned: 0,
         }
@@ -167,7 +169,7 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
             if self.running.is_empty() {
                 return Ok(None);
             }
-            ask(Trap::Wait(self.shared.queue.clone(), "TaskGroup")).await?;
+            ask(Trap::Wait(self.shared.queue.clone())).await?;
         }
     }
 

@@ -6,12 +6,12 @@
 //! cancel, drop) finds every table free. That is why the fields are cells.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::{HashMap, VecDeque},
     future::Future,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use crate::{
     cell::Runnable,
     clock::{Clock, ManualClock},
     error::{Error, JoinError, panic_text},
+    held::Held,
     outside::{Note, Shared},
     reactor::{READ, Reactor, WRITE},
     scope::Scopes,
@@ -45,7 +46,9 @@ const TURN_TIME: Duration = Duration::from_micros(500);
 const OPERATIONS_PER_STEP: u32 = 128;
 
 thread_local! {
-    pub(crate) static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+    /// The kernel that runs on this thread; null if none does. Set and cleared by `Running`, which
+    /// keeps the kernel alive in between.
+    static CURRENT: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
     static RUNS: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -59,19 +62,24 @@ pub(crate) enum Due {
 
 /// The state of a kernel. Everything is in cells; no borrow is held while a task runs.
 pub(crate) struct Core {
+    /// For what holds on to a kernel after its run.
+    pub(crate) me: Weak<Core>,
     pub(crate) clock: Clock,
     pub(crate) cleanup_budget: Duration,
 
     // The door: what the task now polled asks for. Usually one trap; more spill over.
     pub(crate) slot: Cell<Option<(WaitId, Trap)>>,
-    pub(crate) spill: RefCell<Vec<(WaitId, Trap)>>,
+    pub(crate) spill: Held<Vec<(WaitId, Trap)>>,
+
+    /// Something is in the slot or the list.
+    pub(crate) door_used: Cell<bool>,
 
     // Tasks, and those ready to run.
-    pub(crate) tasks: RefCell<Slab<Task>>,
-    pub(crate) ready: RefCell<VecDeque<TaskId>>,
+    pub(crate) tasks: Held<Slab<Task>>,
+    pub(crate) ready: Held<VecDeque<TaskId>>,
     /// To be dropped, having been cancelled hard.
-    pub(crate) dying: RefCell<Vec<TaskId>>,
-    pub(crate) names: RefCell<HashMap<u32, String>>,
+    pub(crate) dying: Held<Vec<TaskId>>,
+    pub(crate) names: Held<HashMap<u32, String>>,
     pub(crate) spawned: Cell<u32>,
     /// The state of the generator that draws the next ready task, in a shuffled kernel.
     pub(crate) dice: Option<Cell<u64>>,
@@ -87,11 +95,11 @@ pub(crate) struct Core {
     pub(crate) lent_data: Cell<*const ()>,
 
     // What tasks wait for.
-    pub(crate) waits: RefCell<Waits>,
-    pub(crate) scopes: RefCell<Scopes>,
-    pub(crate) timers: RefCell<Timers<Due>>,
+    pub(crate) waits: Held<Waits>,
+    pub(crate) scopes: Held<Scopes>,
+    pub(crate) timers: Held<Timers<Due>>,
     pub(crate) reactor: Reactor,
-    pub(crate) bells: RefCell<Slab<BellState>>,
+    pub(crate) bells: Held<Slab<BellState>>,
     pub(crate) pool: Pool,
 
     /// What other threads see of this kernel.
@@ -101,12 +109,12 @@ pub(crate) struct Core {
     pub(crate) closing: Cell<bool>,
 
     /// Wakers of combinators, to be called when nothing is half done.
-    pub(crate) to_wake: RefCell<Vec<Waker>>,
+    pub(crate) to_wake: Held<Vec<Waker>>,
 
     // Kept for their allocations.
-    pub(crate) notes: RefCell<Vec<Note>>,
-    pub(crate) due: RefCell<Vec<Due>>,
-    pub(crate) answered: RefCell<Vec<WaitId>>,
+    pub(crate) notes: Held<Vec<Note>>,
+    pub(crate) due: Held<Vec<Due>>,
+    pub(crate) answered: Held<Vec<WaitId>>,
 }
 
 // ---------------------------------------------------------------- the kernel as its user sees it
@@ -160,7 +168,7 @@ impl Builder {
         let (reactor, waker) = Reactor::new()?;
         let shared = Shared::new(waker);
         Ok(Kernel {
-            core: Rc::new(Core::new(self, reactor, shared)),
+            core: Rc::new_cyclic(|me| Core::new(self, reactor, shared, me.clone())),
         })
     }
 }
@@ -212,48 +220,63 @@ pub fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Result<T>
     Ok(Kernel::builder().build()?.run(main))
 }
 
-/// Marks a kernel as the one that runs on this thread.
-struct Running;
+/// Marks a kernel as the one that runs on this thread, and keeps it alive.
+struct Running {
+    _core: Rc<Core>,
+}
 
 impl Running {
     fn start(core: &Rc<Core>) -> Running {
-        CURRENT.with_borrow_mut(|current| {
-            assert!(
-                current.is_none(),
-                "a kernel runs on this thread already: use `spawn` inside of it"
-            );
-            *current = Some(core.clone());
-        });
+        assert!(
+            CURRENT.get().is_null(),
+            "a kernel runs on this thread already: use `spawn` inside of it"
+        );
+        CURRENT.set(Rc::as_ptr(core));
         core.run_number.set(RUNS.with(|runs| {
             runs.set(runs.get().wrapping_add(1));
             runs.get()
         }));
         core.closing.set(false);
-        Running
+        Running {
+            _core: core.clone(),
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let core = CURRENT.with_borrow_mut(Option::take);
-        drop(core);
+        CURRENT.set(std::ptr::null());
+    }
+}
+
+impl Core {
+    /// Runs `f` on the kernel of this thread, if one runs.
+    #[inline]
+    pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+        let core = CURRENT.get();
+        // SAFETY: not null only while a `Running` on this thread holds an `Rc` of this very core.
+        // `f` cannot end that `Running` (it belongs to `Kernel::run`, below us on the stack), and
+        // only shared references to a core are ever made.
+        unsafe { core.as_ref() }.map(f)
     }
 }
 
 // ------------------------------------------------------------------------------------ the loop
 
 impl Core {
-    fn new(builder: Builder, reactor: Reactor, shared: Arc<Shared>) -> Core {
+    fn new(builder: Builder, reactor: Reactor, shared: Arc<Shared>, me: Weak<Core>) -> Core {
         let base = builder.clock.now();
         Core {
+            me,
             clock: builder.clock,
             cleanup_budget: builder.cleanup_budget,
             slot: Cell::new(None),
-            spill: RefCell::default(),
-            tasks: RefCell::default(),
-            ready: RefCell::default(),
-            dying: RefCell::default(),
-            names: RefCell::default(),
+            door_used: Cell::new(false),
+            spill: Held::default(),
+            tasks: Held::default(),
+            ready: Held::default(),
+            dying: Held::default(),
+            names: Held::default(),
             spawned: Cell::new(0),
             // Spread out, so that neighbouring seeds differ; never 0, where xorshift stands still.
             dice: builder
@@ -268,19 +291,19 @@ impl Core {
                 task: 0.into(),
             },
             lent_data: Cell::new(std::ptr::null()),
-            waits: RefCell::new(Waits::new()),
-            scopes: RefCell::new(Scopes::new()),
-            timers: RefCell::new(Timers::new(base)),
+            waits: Held::new(Waits::new()),
+            scopes: Held::new(Scopes::new()),
+            timers: Held::new(Timers::new(base)),
             reactor,
-            bells: RefCell::default(),
+            bells: Held::default(),
             pool: Pool::new(builder.max_threads),
             shared,
             run_number: Cell::new(0),
             closing: Cell::new(false),
-            to_wake: RefCell::default(),
-            notes: RefCell::default(),
-            due: RefCell::default(),
-            answered: RefCell::default(),
+            to_wake: Held::default(),
+            notes: Held::default(),
+            due: Held::default(),
+            answered: Held::default(),
         }
     }
 
@@ -358,6 +381,7 @@ impl Core {
         self.read_door();
         self.wake_foreign();
         match polled {
+            Ok(Poll::Pending) if kept.is_none() => {}
             Ok(Poll::Pending) => self.put_back(id, kept),
             Ok(Poll::Ready(())) => self.retire(id, None),
             Err(payload) => {
@@ -396,7 +420,14 @@ impl Core {
     }
 
     /// Reads the slot and what spilled over, in the order of asking.
+    #[inline]
     pub(crate) fn read_door(&self) {
+        if self.door_used.replace(false) {
+            self.read_requests();
+        }
+    }
+
+    fn read_requests(&self) {
         if !self.spill.borrow().is_empty() {
             let spilled = self.spill.take();
             for (wait, trap) in spilled {
@@ -418,9 +449,9 @@ impl Core {
             }
             Trap::Readable(source) => self.wait_for_source(wait, source.0, READ),
             Trap::Writable(source) => self.wait_for_source(wait, source.0, WRITE),
-            Trap::Wait(queue, what) => {
+            Trap::Wait(queue) => {
                 self.waits.borrow_mut().join_line(&queue, wait);
-                self.suspend(wait, Undo::Queue(queue, what));
+                self.suspend(wait, Undo::Queue(queue));
             }
             Trap::Join(task) => self.wait_for_end(wait, task),
             Trap::Bell(bell) => self.wait_for_bell(wait, bell),
@@ -443,17 +474,23 @@ impl Core {
     }
 
     fn wait_for_end(&self, wait: WaitId, id: TaskId) {
-        let asker = self.waits.borrow().get(wait).task;
-        if asker == id.index && self.is_alive(id) {
-            return self.answer(wait, Err(Error::OneSelf));
+        {
+            let (mut tasks, mut waits) = (self.tasks.borrow_mut(), self.waits.borrow_mut());
+            let task = tasks
+                .get_mut(id.index as usize)
+                .filter(|t| t.serial == id.serial);
+            match task {
+                Some(task) if waits.get(wait).task != id.index => {
+                    waits.enqueue(&mut task.joiners, wait);
+                    waits.set_undo(wait, Undo::Joiner(id.index));
+                    return;
+                }
+                _ => {}
+            }
         }
-        if !self.is_alive(id) {
-            return self.answer(wait, Ok(()));
-        }
-        let mut tasks = self.tasks.borrow_mut();
-        let task = &mut tasks[id.index as usize];
-        self.waits.borrow_mut().enqueue(&mut task.joiners, wait);
-        self.suspend(wait, Undo::Joiner(id.index));
+        // It has ended, or waits for its own end.
+        let oneself = self.is_alive(id);
+        self.answer(wait, if oneself { Err(Error::OneSelf) } else { Ok(()) });
     }
 
     fn wait_for_bell(&self, wait: WaitId, bell: u32) {

@@ -46,6 +46,7 @@ mod clock;
 mod error;
 mod fd;
 mod group;
+mod held;
 mod inbox;
 mod io;
 mod kernel;
@@ -77,7 +78,7 @@ pub use inbox::{InboxReceiver, InboxSender, inbox};
 pub use kernel::{Builder, Kernel, run};
 pub use outside::{Handle, handle};
 pub use ps::{Stats, TaskInfo, ps, stats};
-pub use task::{Cancel, JoinHandle, TaskId, cancel, current_task, spawn};
+pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{
     foreign, ignore_after, now, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
 };

@@ -96,7 +96,7 @@ fn traps_of(core: &Core, mut wait: u32) -> Vec<&'static str> {
             Undo::Timer(_) => "Sleep",
             Undo::Source(_, READ) => "Readable",
             Undo::Source(..) => "Writable",
-            Undo::Queue(_, what) => what,
+            Undo::Queue(queue) => queue.what(),
             Undo::Joiner(_) => "Join",
             Undo::Bell(_) => "Bell",
         });

@@ -106,8 +106,8 @@ impl Way {
             bytes: RefCell::default(),
             capacity,
             closed: Cell::new(false),
-            readers: WaitQueue::new(),
-            writers: WaitQueue::new(),
+            readers: WaitQueue::named("Pipe (bytes)"),
+            writers: WaitQueue::named("Pipe (room)"),
         })
     }
 
@@ -138,7 +138,7 @@ impl Pipe {
             if way.closed.get() || buf.is_empty() {
                 return Ok(0);
             }
-            ask(Trap::Wait(way.readers.clone(), "Pipe (bytes)")).await?;
+            ask(Trap::Wait(way.readers.clone())).await?;
         }
     }
 
@@ -159,7 +159,7 @@ impl Pipe {
                 way.readers.wake(usize::MAX);
                 return Ok(n);
             }
-            ask(Trap::Wait(way.writers.clone(), "Pipe (room)")).await?;
+            ask(Trap::Wait(way.writers.clone())).await?;
         }
     }
 

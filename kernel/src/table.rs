@@ -10,7 +10,7 @@ use std::{
 use crate::{
     cell::Runnable,
     error::JoinError,
-    kernel::{CURRENT, Core},
+    kernel::Core,
     task::{Cancellation, JoinHandle, Task, TaskId, report_panic},
     wait::NONE,
 };
@@ -18,22 +18,13 @@ use crate::{
 impl Core {
     /// The kernel that runs on this thread.
     pub(crate) fn current() -> Rc<Core> {
-        CURRENT
-            .with_borrow(|current| current.clone())
-            .expect("no kernel runs on this thread: use `kernel::run`")
+        Core::current_ref(|core| core.me.upgrade()).expect("a kernel that runs is alive")
     }
 
-    /// As `current`, without a reference count.
-    pub(crate) fn current_ref<R>(f: impl FnOnce(&Rc<Core>) -> R) -> R {
+    /// Runs `f` on the kernel that runs on this thread.
+    #[inline]
+    pub(crate) fn current_ref<R>(f: impl FnOnce(&Core) -> R) -> R {
         Core::with_current(f).expect("no kernel runs on this thread: use `kernel::run`")
-    }
-
-    /// Runs `f` on the kernel of this thread, if one runs.
-    pub(crate) fn with_current<R>(f: impl FnOnce(&Rc<Core>) -> R) -> Option<R> {
-        CURRENT
-            .try_with(|current| current.borrow().as_ref().map(f))
-            .ok()
-            .flatten()
     }
 
     pub(crate) fn run_number(&self) -> u32 {
@@ -83,6 +74,7 @@ impl Core {
 
     pub(crate) fn set_name(&self, id: TaskId, name: &str) {
         if self.is_alive(id) {
+            self.tasks.borrow_mut()[id.index as usize].named = true;
             self.names.borrow_mut().insert(id.index, name.to_owned());
         }
     }
@@ -118,7 +110,10 @@ impl Core {
         if let Some(timer) = task.budget {
             self.timers.borrow_mut().cancel(timer);
         }
-        let name = self.names.borrow_mut().remove(&id.index);
+        let name = match task.named {
+            true => self.names.borrow_mut().remove(&id.index),
+            false => None,
+        };
         // A leaf may have been moved out of the future that asked; its wait has no task now.
         let mut wait = task.waits;
         while wait != NONE {

@@ -69,6 +69,8 @@ pub(crate) struct Task {
     pub(crate) serial: u32,
     /// It is in the ready queue.
     pub(crate) queued: bool,
+    /// `Core::names` has its name.
+    pub(crate) named: bool,
     pub(crate) cancellation: Cancellation,
     /// Shields now open in it.
     pub(crate) shields: u16,
@@ -95,6 +97,7 @@ impl Task {
             cell,
             serial,
             queued: false,
+            named: false,
             cancellation: Cancellation::None,
             shields: 0,
             waits: NONE,
@@ -182,9 +185,12 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// # Errors
     /// [`JoinError::Panicked`] with the payload; [`JoinError::Cancelled`] if it was dropped.
-    pub async fn join(self) -> Result<T, JoinError> {
-        self.wait().await?;
-        self.into_result()
+    pub fn join(self) -> Join<T> {
+        let ended = ask(Trap::Join(self.id));
+        Join {
+            handle: Some(self),
+            ended,
+        }
     }
 
     /// The result of a task that has ended.
@@ -215,6 +221,31 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Lets the task run on by itself. The same as dropping the handle.
     pub fn detach(self) {}
+}
+
+/// The wait for a task's end and result; see [`JoinHandle::join`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Join<T> {
+    handle: Option<JoinHandle<T>>,
+    ended: Ask,
+}
+
+impl<T: 'static> Future for Join<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let finished = self.handle.as_ref().is_some_and(JoinHandle::is_finished);
+        let ended = match finished && self.ended.is_new() {
+            true => crate::trap::check(),
+            false => std::task::ready!(Pin::new(&mut self.ended).poll(cx)),
+        };
+        let handle = self.handle.take().expect("polled once more after its end");
+        Poll::Ready(match ended {
+            Ok(()) => handle.into_result(),
+            Err(error) => Err(JoinError::Interrupted(error)),
+        })
+    }
 }
 
 impl<T> Drop for JoinHandle<T> {

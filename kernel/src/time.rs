@@ -39,16 +39,16 @@ pub async fn sleep(duration: Duration) -> Result<(), Error> {
 ///
 /// # Errors
 /// Cancellation and timeouts.
-pub async fn sleep_until(deadline: Instant) -> Result<(), Error> {
-    ask(Trap::Sleep(deadline)).await
+pub fn sleep_until(deadline: Instant) -> Ask {
+    ask(Trap::Sleep(deadline))
 }
 
 /// Lets every task that is ready now run first.
 ///
 /// # Errors
 /// Cancellation and timeouts.
-pub async fn yield_now() -> Result<(), Error> {
-    ask(Trap::Yield).await
+pub fn yield_now() -> Ask {
+    ask(Trap::Yield)
 }
 
 /// Runs `future`, but not beyond this time.
@@ -139,7 +139,7 @@ pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// # Errors
 /// Cancellation and timeouts.
 pub fn foreign<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Error>> {
-    With::new(future, ask(Trap::Wait(WaitQueue::new(), "foreign future")))
+    With::new(future, ask(Trap::Wait(WaitQueue::named("foreign future"))))
 }
 
 /// A foreign future, and beside it a trap that nothing but an interruption answers.

@@ -36,9 +36,8 @@ pub enum Trap {
     Readable(Registered),
     /// Wait until a source is ready to be written.
     Writable(Registered),
-    /// Stand in a line until [`WaitQueue::wake`] lets the task go on. The text says what for, in
-    /// a listing of tasks.
-    Wait(WaitQueue, &'static str),
+    /// Stand in a line until [`WaitQueue::wake`] lets the task go on.
+    Wait(WaitQueue),
     /// Wait for the end of a task.
     Join(TaskId),
     /// Wait until another thread rings this bell.
@@ -62,9 +61,13 @@ pub struct Registered(pub(crate) Rc<Source>);
 ///
 /// # Panics
 /// When polled outside a running kernel.
+#[inline]
 pub fn ask(trap: Trap) -> Ask {
     Ask {
-        state: State::New(trap),
+        state: match trap {
+            Trap::Yield => State::Yield { asked: false },
+            trap => State::New(trap),
+        },
     }
 }
 
@@ -95,8 +98,10 @@ pub struct Ask {
 #[derive(Debug)]
 enum State {
     New(Trap),
-    /// Yielded, and to be answered at the next poll.
-    Yielded,
+    /// Answered by being polled again: needs no entry in the table of waits.
+    Yield {
+        asked: bool,
+    },
     /// The wait's index, and the run of the kernel in which it was made.
     Waiting(WaitId, u32),
     Done,
@@ -108,27 +113,34 @@ impl Unpin for Ask {}
 impl Future for Ask {
     type Output = Result<(), Error>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Core::with_current(|core| {
-            let answer = match std::mem::replace(&mut self.state, State::Done) {
-                State::New(trap) => match core.interruption() {
-                    Some(error) => Err(error),
-                    None => {
-                        self.state = core.request(trap, cx);
-                        return Poll::Pending;
-                    }
-                },
-                State::Yielded => core.interruption().map_or(Ok(()), Err),
-                State::Waiting(id, run) => match core.answer_of(id, cx) {
-                    Some(answer) => answer,
-                    None => {
-                        self.state = State::Waiting(id, run);
-                        return Poll::Pending;
-                    }
-                },
-                State::Done => panic!("a trap's future was polled after its end"),
-            };
-            Poll::Ready(answer)
+        // By reference: moving a trap that was written a moment ago stalls the processor.
+        let state = &mut self.state;
+        Core::with_current(|core| match state {
+            State::Yield { asked: true } => {
+                core.end(state, core.interruption().map_or(Ok(()), Err))
+            }
+            State::Waiting(id, _) => match core.answer_of(*id, cx) {
+                Some(answer) => core.end(state, answer),
+                None => Poll::Pending,
+            },
+            State::Done => panic!("a trap's future was polled after its end"),
+            State::Yield { asked } => match core.interruption() {
+                Some(error) => core.end(state, Err(error)),
+                None => {
+                    *asked = true;
+                    core.request_turn(cx);
+                    Poll::Pending
+                }
+            },
+            State::New(_) => match core.interruption() {
+                Some(error) => core.end(state, Err(error)),
+                None => {
+                    core.request(state, cx);
+                    Poll::Pending
+                }
+            },
         })
         .expect(
             "a trap was polled outside a running kernel: only tasks of `kernel::run` may wait here",
@@ -137,6 +149,11 @@ impl Future for Ask {
 }
 
 impl Ask {
+    /// True if it was not polled yet.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.state, State::New(_))
+    }
+
     /// True if the kernel has answered with success and nobody has polled the answer yet.
     ///
     /// For the `Drop` of primitives: what was handed to a waiter that no longer wants it (a
@@ -166,23 +183,34 @@ impl Drop for Ask {
 }
 
 impl Core {
-    /// Puts a request into the slot, for the loop to read after this poll.
-    fn request(&self, trap: Trap, cx: &mut Context<'_>) -> State {
-        if matches!(trap, Trap::Yield) {
-            // Answered by being polled again: needs no entry in the table of waits.
-            match self.is_own_waker(cx.waker()) {
-                true => self.make_ready(self.current_index()),
-                false => cx.waker().wake_by_ref(),
-            }
-            return State::Yielded;
+    #[inline]
+    fn end(&self, state: &mut State, answer: Answer) -> Poll<Answer> {
+        *state = State::Done;
+        Poll::Ready(answer)
+    }
+
+    /// The polled task lets the others run first.
+    #[inline]
+    fn request_turn(&self, cx: &mut Context<'_>) {
+        match self.is_own_waker(cx.waker()) {
+            true => self.make_ready(self.current_index()),
+            false => cx.waker().wake_by_ref(),
         }
+    }
+
+    /// Puts a request into the slot, for the loop to read after this poll.
+    fn request(&self, state: &mut State, cx: &mut Context<'_>) {
         let id = self.new_wait();
         self.note_waker(id, cx.waker());
+        let waiting = State::Waiting(id, self.run_number());
+        let State::New(trap) = std::mem::replace(state, waiting) else {
+            unreachable!("only a new trap is requested");
+        };
         // The slot holds the usual single trap of a poll; more of them spill into the list.
         if let Some(earlier) = self.slot.replace(Some((id, trap))) {
             self.spill.borrow_mut().push(earlier);
         }
-        State::Waiting(id, self.run_number())
+        self.door_used.set(true);
     }
 
     /// The answer, if it is there. If not, notes who is to be woken: the polling task or a

@@ -27,7 +27,7 @@ pub(crate) enum Undo {
     Requested,
     Timer(TimerKey),
     Source(Rc<Source>, usize),
-    Queue(WaitQueue, &'static str),
+    Queue(WaitQueue),
     Joiner(u32),
     Bell(u32),
     /// Answered; nothing left to undo.
@@ -55,24 +55,39 @@ impl Ends {
 /// Clones are the same line.
 #[derive(Clone)]
 pub struct WaitQueue {
-    ends: Rc<Cell<Ends>>,
+    line: Rc<Line>,
+}
+
+struct Line {
+    ends: Cell<Ends>,
+    what: &'static str,
 }
 
 impl WaitQueue {
     /// An empty line.
     pub fn new() -> WaitQueue {
+        WaitQueue::named("WaitQueue")
+    }
+
+    /// An empty line for what the text says; it stands in listings of tasks.
+    pub fn named(what: &'static str) -> WaitQueue {
+        let ends = Cell::new(Ends::EMPTY);
         WaitQueue {
-            ends: Rc::new(Cell::new(Ends::EMPTY)),
+            line: Rc::new(Line { ends, what }),
         }
+    }
+
+    pub(crate) fn what(&self) -> &'static str {
+        self.line.what
     }
 
     /// True if nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.ends.get().first == NONE
+        self.line.ends.get().first == NONE
     }
 
     pub(crate) fn first(&self) -> WaitId {
-        self.ends.get().first
+        self.line.ends.get().first
     }
 }
 
@@ -262,16 +277,16 @@ impl Waits {
 
     /// `enqueue` for a shared line.
     pub(crate) fn join_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        let mut ends = queue.ends.get();
+        let mut ends = queue.line.ends.get();
         self.enqueue(&mut ends, id);
-        queue.ends.set(ends);
+        queue.line.ends.set(ends);
     }
 
     /// `dequeue` for a shared line.
     pub(crate) fn leave_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        let mut ends = queue.ends.get();
+        let mut ends = queue.line.ends.get();
         self.dequeue(&mut ends, id);
-        queue.ends.set(ends);
+        queue.line.ends.set(ends);
     }
 }
 

@@ -153,7 +153,7 @@ fn event_barrier_and_line() {
             });
             event.wait().await?;
             barrier.wait().await?;
-            kernel::ask(kernel::Trap::Wait(line, "test")).await?;
+            kernel::ask(kernel::Trap::Wait(line)).await?;
             task.wait().await
         },
         nothing,

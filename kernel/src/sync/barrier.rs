@@ -27,7 +27,7 @@ impl Barrier {
         Barrier {
             size,
             arrived: Rc::default(),
-            queue: WaitQueue::new(),
+            queue: WaitQueue::named("Barrier"),
         }
     }
 
@@ -48,7 +48,7 @@ impl Barrier {
         }
         let mut arrival = Arrival {
             barrier: self,
-            ask: ask(Trap::Wait(self.queue.clone(), "Barrier")),
+            ask: ask(Trap::Wait(self.queue.clone())),
             passed: false,
         };
         let answer = (&mut arrival.ask).await;

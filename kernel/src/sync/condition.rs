@@ -7,7 +7,7 @@ use crate::{WaitQueue, error::Error};
 ///
 /// On one thread nothing changes between two awaits, so this is needed only where the lock is
 /// held across awaits; else an [`Event`](super::Event) or a mailbox does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Condition {
     queue: WaitQueue,
 }
@@ -15,7 +15,9 @@ pub struct Condition {
 impl Condition {
     /// A condition that nobody waits for.
     pub fn new() -> Condition {
-        Condition::default()
+        Condition {
+            queue: WaitQueue::named("Condition"),
+        }
     }
 
     /// Frees the lock, waits to be notified, and takes the lock again.
@@ -28,7 +30,7 @@ impl Condition {
     pub async fn wait<'a, T>(&self, guard: LockGuard<'a, T>) -> Result<LockGuard<'a, T>, Error> {
         let lock = guard.lock();
         drop(guard);
-        wait_for_one(&self.queue, "Condition").await?;
+        wait_for_one(&self.queue).await?;
         lock.lock().await
     }
 
@@ -56,5 +58,11 @@ impl Condition {
     /// Lets all waiting tasks look again.
     pub fn notify_all(&self) {
         self.queue.wake(usize::MAX);
+    }
+}
+
+impl Default for Condition {
+    fn default() -> Condition {
+        Condition::new()
     }
 }

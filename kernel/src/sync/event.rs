@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A flag, and the tasks that wait for it to be set. Clones are the same event.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Event {
     set: Rc<Cell<bool>>,
     queue: WaitQueue,
@@ -18,7 +18,10 @@ pub struct Event {
 impl Event {
     /// An event that is not set.
     pub fn new() -> Event {
-        Event::default()
+        Event {
+            set: Rc::default(),
+            queue: WaitQueue::named("Event"),
+        }
     }
 
     /// Sets it: all that wait go on, and waiting returns at once until it is cleared.
@@ -47,7 +50,13 @@ impl Event {
     pub async fn wait(&self) -> Result<(), Error> {
         match self.set.get() {
             true => check(),
-            false => ask(Trap::Wait(self.queue.clone(), "Event")).await,
+            false => ask(Trap::Wait(self.queue.clone())).await,
         }
+    }
+}
+
+impl Default for Event {
+    fn default() -> Event {
+        Event::new()
     }
 }

@@ -66,8 +66,8 @@ fn new<T>(bound: usize) -> Rc<Shared<T>> {
         bound,
         senders: Cell::new(1),
         receivers: Cell::new(1),
-        takers: WaitQueue::new(),
-        givers: WaitQueue::new(),
+        takers: WaitQueue::named("Mailbox (item)"),
+        givers: WaitQueue::named("Mailbox (room)"),
     })
 }
 
@@ -173,7 +173,7 @@ impl<T> BoundedSender<T> {
             return Err(SendError { item, reason });
         }
         while shared.is_full() && shared.receivers.get() > 0 {
-            if let Err(reason) = wait_for_one(&shared.givers, "Mailbox (room)").await {
+            if let Err(reason) = wait_for_one(&shared.givers).await {
                 return Err(SendError { item, reason });
             }
         }
@@ -225,7 +225,7 @@ impl<T> Receiver<T> {
             if self.shared.senders.get() == 0 {
                 return Ok(None);
             }
-            wait_for_one(&self.shared.takers, "Mailbox (item)").await?;
+            wait_for_one(&self.shared.takers).await?;
         }
     }
 

@@ -30,7 +30,7 @@ pub use semaphore::{Permit, Semaphore};
 
 /// Stands in a line whose waking means "there is one for you": an item, or room for one. If
 /// whoever was woken no longer wants it, the next in line is woken.
-pub(crate) async fn wait_for_one(queue: &WaitQueue, what: &'static str) -> Result<(), Error> {
+pub(crate) async fn wait_for_one(queue: &WaitQueue) -> Result<(), Error> {
     struct PassOn<'a>(&'a WaitQueue, Ask);
     impl Drop for PassOn<'_> {
         fn drop(&mut self) {
@@ -39,6 +39,6 @@ pub(crate) async fn wait_for_one(queue: &WaitQueue, what: &'static str) -> Resul
             }
         }
     }
-    let mut turn = PassOn(queue, ask(Trap::Wait(queue.clone(), what)));
+    let mut turn = PassOn(queue, ask(Trap::Wait(queue.clone())));
     (&mut turn.1).await
 }

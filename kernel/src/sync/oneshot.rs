@@ -24,7 +24,7 @@ pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
     let shared = Rc::new(Shared {
         value: RefCell::new(None),
         closed: Cell::new(false),
-        queue: WaitQueue::new(),
+        queue: WaitQueue::named("Oneshot"),
     });
     (
         OneshotSender {
@@ -81,7 +81,7 @@ impl<T> OneshotReceiver<T> {
     pub async fn recv(&self) -> Result<Option<T>, Error> {
         match self.shared.closed.get() {
             true => check()?,
-            false => ask(Trap::Wait(self.shared.queue.clone(), "Oneshot")).await?,
+            false => ask(Trap::Wait(self.shared.queue.clone())).await?,
         }
         Ok(self.try_recv())
     }

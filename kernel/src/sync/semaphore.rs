@@ -20,7 +20,6 @@ use crate::{
 pub struct Semaphore {
     free: Rc<Cell<usize>>,
     queue: WaitQueue,
-    what: &'static str,
 }
 
 impl Semaphore {
@@ -33,8 +32,7 @@ impl Semaphore {
     pub(crate) fn named(permits: usize, what: &'static str) -> Semaphore {
         Semaphore {
             free: Rc::new(Cell::new(permits)),
-            queue: WaitQueue::new(),
-            what,
+            queue: WaitQueue::named(what),
         }
     }
 
@@ -52,7 +50,7 @@ impl Semaphore {
             Some(permit) => check().map(|()| permit),
             None => {
                 let semaphore = self.clone();
-                let ask = ask(Trap::Wait(self.queue.clone(), self.what));
+                let ask = ask(Trap::Wait(self.queue.clone()));
                 Acquire { semaphore, ask }.await
             }
         }

@@ -14,7 +14,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,11 +38,31 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// A place in the body; small, for jobs are moved about. [`MAX_BODY_BYTES`] fits.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of(self, body: &str) -> &str {
+        &body[self.start as usize..self.end as usize]
+    }
+}
+
 /// Text that stands in the body as it is, or had escapes and was copied.
 #[derive(Clone, Debug)]
 enum Text {
-    There(Range<usize>),
-    Copied(String),
+    There(Span),
+    Copied(Box<str>),
+}
+
+/// Where the producer wants the result.
+#[derive(Clone, Debug)]
+struct Address {
+    exchange: Option<Text>,
+    routing_key: Option<Text>,
 }
 
 /// One submission of a task, taken from a message body.
@@ -51,12 +70,11 @@ enum Text {
 pub struct Job {
     body: String,
     func: Text,
-    args: Option<Range<usize>>,
-    kwargs: Option<Range<usize>>,
+    args: Option<Span>,
+    kwargs: Option<Span>,
     tid: Option<Text>,
     timeout: Option<Duration>,
-    resp_exchange: Option<Text>,
-    resp_routing_key: Option<Text>,
+    address: Option<Box<Address>>,
 }
 
 /// The body's keys with what stands behind them unread; `null` is `None`.
@@ -108,7 +126,7 @@ impl Job {
 
     fn text_of<'a>(&'a self, text: &'a Text) -> &'a str {
         match text {
-            Text::There(range) => &self.body[range.clone()],
+            Text::There(span) => span.of(&self.body),
             Text::Copied(text) => text,
         }
     }
@@ -120,21 +138,21 @@ impl Job {
 
     /// The positional arguments: JSON text of a list.
     pub fn args(&self) -> &str {
-        self.args.clone().map_or("[]", |range| &self.body[range])
+        self.args.map_or("[]", |span| span.of(&self.body))
     }
 
     /// The named arguments: JSON text of an object.
     pub fn kwargs(&self) -> &str {
-        self.kwargs.clone().map_or("{}", |range| &self.body[range])
+        self.kwargs.map_or("{}", |span| span.of(&self.body))
     }
 
     /// The job's id; a new one is made, and kept, if the producer gave none.
     pub fn tid(&mut self) -> &str {
         let tid = self
             .tid
-            .get_or_insert_with(|| Text::Copied(uuid::Uuid::new_v4().to_string()));
+            .get_or_insert_with(|| Text::Copied(uuid::Uuid::new_v4().to_string().into()));
         match tid {
-            Text::There(range) => &self.body[range.clone()],
+            Text::There(span) => span.of(&self.body),
             Text::Copied(text) => text,
         }
     }
@@ -147,11 +165,10 @@ impl Job {
     /// Exchange and routing key the producer wants the result published to, if it named one.
     /// Without an exchange the default one is meant, whose key is a queue's name.
     pub fn result_address(&self) -> Option<(&str, &str)> {
-        let exchange = self.resp_exchange.as_ref().map_or("", |t| self.text_of(t));
-        let key = self
-            .resp_routing_key
-            .as_ref()
-            .map_or("", |t| self.text_of(t));
+        let address = self.address.as_deref()?;
+        let exchange = address.exchange.as_ref().map_or("", |t| self.text_of(t));
+        let key = address.routing_key.as_ref();
+        let key = key.map_or("", |t| self.text_of(t));
         (!(exchange.is_empty() && key.is_empty())).then_some((exchange, key))
     }
 
@@ -184,7 +201,10 @@ fn read(body: &str) -> Result<Job, String> {
     })?;
     let place = |part: &str| {
         let start = part.as_ptr() as usize - body.as_ptr() as usize;
-        start..start + part.len()
+        Span {
+            start: start as u32,
+            end: (start + part.len()) as u32,
+        }
     };
     let nested = |name, raw: Option<&RawValue>, open, expected| match raw {
         Some(raw) if !raw.get().starts_with(open) => Err(format!(
@@ -199,14 +219,16 @@ fn read(body: &str) -> Result<Job, String> {
             let text = string(name, raw, max_bytes)?;
             Ok(Some(match text {
                 Cow::Borrowed(part) => Text::There(place(part)),
-                Cow::Owned(text) => Text::Copied(text),
+                Cow::Owned(text) => Text::Copied(text.into()),
             }))
         }
     };
     let func = text("func", keys.func, 4096)?.ok_or("`func` is missing")?;
-    if matches!(&func, Text::There(range) if range.is_empty()) {
+    if matches!(func, Text::There(span) if span.start == span.end) {
         return Err("`func` is empty".to_owned());
     }
+    let exchange = text("resp_exchange", keys.resp_exchange, 255)?;
+    let routing_key = text("resp_routing_key", keys.resp_routing_key, 255)?;
     Ok(Job {
         body: String::new(),
         func,
@@ -215,8 +237,12 @@ fn read(body: &str) -> Result<Job, String> {
         // An AMQP correlation id, which the tid becomes, is a short string.
         tid: text("tid", keys.tid, 255)?,
         timeout: keys.timeout.map(timeout).transpose()?.flatten(),
-        resp_exchange: text("resp_exchange", keys.resp_exchange, 255)?,
-        resp_routing_key: text("resp_routing_key", keys.resp_routing_key, 255)?,
+        address: (exchange.is_some() || routing_key.is_some()).then(|| {
+            Box::new(Address {
+                exchange,
+                routing_key,
+            })
+        }),
     })
 }
 

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use amqp::client::{Acker, Delivery};
 use amqp::protocol::AMQPValue;
 use kernel::sync::Event;
-use kernel::{InboxReceiver, inbox};
 use serde_json::value::RawValue;
 use slab::Slab;
 
@@ -21,7 +20,7 @@ use super::letter::Origin;
 use super::outbox::Outbox;
 use super::route::{Route, route};
 use super::settle::{End, Ended};
-use super::threads::{Finished, Threads, Work};
+use super::threads::{Finished, SHORT, Threads, Work};
 use super::verdict::{Reason, Verdict, judge, unknown_task};
 use crate::config::Config;
 use crate::job::Job;
@@ -36,10 +35,11 @@ const MAX_WAITING: usize = 70_000;
 /// Jobs whose processes were killed are remembered up to this many.
 const MAX_DEATHS_KNOWN: usize = 10_000;
 
-/// Jobs shorter than this (seconds) are not worth a thread each: one wake-up serves the batch.
-const WORTH_A_WAKE_S: f64 = 100e-6;
+/// While jobs are short, and none runs in a process, so many times `num_workers` are handed to the
+/// threads at once: still no more than `num_workers` run, and hand-offs are fewer.
+const AHEAD: usize = 4;
 
-/// How long a batch may lie before the guess about threads is corrected.
+/// How long a batch may lie before the guess that its jobs are short is put right.
 const NUDGE: Duration = Duration::from_millis(1);
 
 /// A job that no runner has yet.
@@ -60,12 +60,16 @@ struct Running {
 struct State {
     waiting: VecDeque<Waiting>,
     running: Slab<Running>,
+    /// How many of them run in processes.
+    in_processes: usize,
     /// Jobs whose outcome is on its way to the broker.
     settling: usize,
     /// Processes killed so far, by job.
     deaths: HashMap<String, u32>,
     /// Running mean of what a job takes on a thread, in seconds.
     mean_s: f64,
+    /// Results just taken from the threads.
+    finished: Vec<Finished>,
     batch: Vec<Work>,
 }
 
@@ -100,16 +104,15 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher, and what its threads hand back: the argument of [`receive`](Self::receive).
+    /// A dispatcher with nothing to do.
     pub fn new(
         config: Rc<Config>,
         registry: Arc<Registry>,
         pool: ProcessPool,
         outbox: Rc<Outbox>,
-    ) -> (Rc<Self>, InboxReceiver<Finished>) {
-        let (finished, returns) = inbox();
+    ) -> Rc<Self> {
         let dispatcher = Dispatcher {
-            threads: Threads::new(config.num_workers, Arc::clone(&registry), finished),
+            threads: Threads::new(config.num_workers, Arc::clone(&registry)),
             config,
             outbox,
             pool,
@@ -117,9 +120,11 @@ impl Dispatcher {
             state: RefCell::new(State {
                 waiting: VecDeque::new(),
                 running: Slab::new(),
+                in_processes: 0,
                 settling: 0,
                 deaths: HashMap::new(),
                 mean_s: 1.0,
+                finished: Vec::new(),
                 batch: Vec::new(),
             }),
             counts: RefCell::default(),
@@ -130,7 +135,7 @@ impl Dispatcher {
         };
         dispatcher.idle.set();
         dispatcher.room.set();
-        (Rc::new(dispatcher), returns)
+        Rc::new(dispatcher)
     }
 
     /// Takes a delivery: it waits for its turn, or is settled at once if it can never run.
@@ -199,8 +204,10 @@ impl Dispatcher {
     pub fn dispatch(self: &Rc<Self>) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
+        let short = state.mean_s < SHORT.as_secs_f64();
         while !self.quiet.get()
-            && state.running.len() < self.config.num_workers
+            && let Some(next) = state.waiting.front()
+            && state.running.len() < self.places(state, &next.route, short)
             && let Some(next) = state.waiting.pop_front()
         {
             let Waiting {
@@ -215,6 +222,7 @@ impl Dispatcher {
             match route {
                 Route::Thread(handler) => state.batch.push(Work { slot, job, handler }),
                 Route::Process(runner) => {
+                    state.in_processes += 1;
                     kernel::spawn(Rc::clone(self).run_in_process(slot, job, runner, attempt))
                         .detach();
                 }
@@ -227,34 +235,46 @@ impl Dispatcher {
             self.idle.clear();
         }
         if !state.batch.is_empty() {
-            let short = state.mean_s < WORTH_A_WAKE_S;
-            let wake = if short { 1 } else { state.batch.len() };
-            self.threads.submit(&mut state.batch, wake);
+            self.threads.submit(&mut state.batch, short);
             self.submitted.set();
         }
     }
 
-    /// Receives what threads have finished, settles it and starts what waits. Runs until cancelled.
-    pub async fn receive(self: Rc<Self>, returns: InboxReceiver<Finished>) {
-        let mut batch = Vec::new();
-        while returns.ready().await == Ok(true) {
-            returns.drain_into(&mut batch);
-            for finished in batch.drain(..) {
-                let Finished {
-                    slot,
-                    job,
-                    result,
-                    took,
-                } = finished;
-                let outcome = match result {
-                    Ok(value) => Outcome::Done { value },
-                    Err(error) => Outcome::Failed { error },
-                };
-                self.note_length(took);
-                self.finished(slot, job, outcome, took);
-            }
-            self.dispatch();
+    /// How many may be out when a job of this kind is next.
+    fn places(&self, state: &State, route: &Route, short: bool) -> usize {
+        match route {
+            Route::Thread(_) if short && state.in_processes == 0 => AHEAD * self.config.num_workers,
+            _ => self.config.num_workers,
         }
+    }
+
+    /// Receives what threads have finished. Runs until cancelled.
+    pub async fn receive(self: Rc<Self>) {
+        while self.threads.rung().await.is_ok() {
+            self.collect();
+        }
+    }
+
+    /// Takes results from the threads, settles them and starts what waits.
+    fn collect(self: &Rc<Self>) {
+        let mut batch = std::mem::take(&mut self.state.borrow_mut().finished);
+        self.threads.take_finished(&mut batch);
+        for finished in batch.drain(..) {
+            let Finished {
+                slot,
+                job,
+                result,
+                took,
+            } = finished;
+            let outcome = match result {
+                Ok(value) => Outcome::Done { value },
+                Err(error) => Outcome::Failed { error },
+            };
+            self.note_length(took);
+            self.finished(slot, job, outcome, took);
+        }
+        self.state.borrow_mut().finished = batch;
+        self.dispatch();
     }
 
     fn note_length(&self, took: Duration) {
@@ -262,13 +282,14 @@ impl Dispatcher {
         *mean += 0.1 * (took.as_secs_f64() - *mean);
     }
 
-    /// Wakes more threads where a batch lies too long: the job before it was not as short as
-    /// jobs were. Runs until cancelled.
+    /// Puts right what the guess about short jobs got wrong: while a batch lies, wakes more threads
+    /// and takes results that nobody rang for. Runs until cancelled.
     pub async fn nudge(self: Rc<Self>) {
         while self.submitted.wait().await.is_ok() && kernel::sleep(NUDGE).await.is_ok() {
-            if !self.threads.wake_for_backlog() {
+            if !self.threads.nudge() {
                 self.submitted.clear();
             }
+            self.collect();
         }
     }
 
@@ -293,7 +314,9 @@ impl Dispatcher {
         let started = kernel::now();
         // Cancelled means that the worker gives up: the delivery stays unsettled and the broker
         // gives it to somebody else when the connection ends.
-        if let Ok(outcome) = self.pool.run(runner, request).await {
+        let ran = self.pool.run(runner, request).await;
+        self.state.borrow_mut().in_processes -= 1;
+        if let Ok(outcome) = ran {
             self.finished(slot, job, outcome, kernel::now() - started);
             self.dispatch();
         }

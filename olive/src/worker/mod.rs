@@ -133,8 +133,7 @@ pub async fn run(
         python_path: config.python_path.clone(),
         ..PoolConfig::default()
     });
-    let (dispatcher, returns) =
-        Dispatcher::new(Rc::clone(&config), registry, pool, Rc::clone(&outbox));
+    let dispatcher = Dispatcher::new(Rc::clone(&config), registry, pool, Rc::clone(&outbox));
     let fetch = Fetch::new(Rc::clone(&dispatcher));
 
     let (happened, events) = kernel::sync::mailbox();
@@ -151,7 +150,7 @@ pub async fn run(
     ];
     let ended = |name| Happened::Broken(format!("the kernel task {name} ended"));
     let (receive, nudge) = (
-        Rc::clone(&dispatcher).receive(returns),
+        Rc::clone(&dispatcher).receive(),
         Rc::clone(&dispatcher).nudge(),
     );
     let watch_age = Rc::clone(&fetch).watch_age();

@@ -363,8 +363,8 @@ impl Dispatcher {
         }
     }
 
-    /// Gives back everything that no runner has started; returns how many.
-    pub fn give_back_unstarted(&self) -> usize {
+    /// Takes everything that no runner has started out of the lines, at once.
+    pub fn take_unstarted(&self) -> Vec<Acker> {
         let mut state = self.state.borrow_mut();
         let mut ackers: Vec<Acker> = state.waiting.drain(..).map(|w| w.acker).collect();
         for work in self.threads.take_unstarted() {
@@ -372,7 +372,7 @@ impl Dispatcher {
         }
         drop(state);
         self.note_idle();
-        self.give_back(ackers)
+        ackers
     }
 
     /// Gives back what has waited since before `limit`; returns how many.
@@ -386,7 +386,8 @@ impl Dispatcher {
         self.give_back(ackers)
     }
 
-    fn give_back(&self, ackers: Vec<Acker>) -> usize {
+    /// Gives deliveries back to the broker; returns how many.
+    pub fn give_back(&self, ackers: Vec<Acker>) -> usize {
         let count = ackers.len();
         for acker in ackers {
             // An error means that the channel is over: the broker has them back already.

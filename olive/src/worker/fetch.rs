@@ -120,7 +120,8 @@ impl Fetch {
                 }
                 Ok(SessionEvent::Lost(error)) => {
                     self.line.borrow_mut().take();
-                    let forgotten = self.dispatcher.give_back_unstarted();
+                    let unstarted = self.dispatcher.take_unstarted();
+                    let forgotten = self.dispatcher.give_back(unstarted);
                     if forgotten > 0 {
                         log::info!("{forgotten} jobs not started are with the broker again");
                     }
@@ -147,16 +148,19 @@ impl Fetch {
     /// Stops consuming and gives back what has not started; returns how many.
     pub async fn quiet(&self) -> usize {
         self.dispatcher.quiet.set(true);
+        let mut unstarted = self.dispatcher.take_unstarted();
         let fetcher = self
             .line
             .borrow()
             .as_ref()
             .map(|line| line.fetcher.cancel());
         if let Some(cancel) = fetcher {
-            // It ends by itself: the consumer's cancel is awaited in there.
+            // It ends by itself: the consumer's cancel is awaited in there. Only then are jobs
+            // given back, or the broker would give them to us again.
             let _ = cancel.await;
         }
-        self.dispatcher.give_back_unstarted()
+        unstarted.append(&mut self.dispatcher.take_unstarted());
+        self.dispatcher.give_back(unstarted)
     }
 
     /// Closes the connection, acks first.

@@ -82,8 +82,8 @@ struct Flags {
     /// Seconds that running jobs get to finish once asked to stop
     #[arg(long, global = true, value_name = "SECONDS")]
     drain_timeout: Option<String>,
-    /// Python modules whose public functions are tasks
-    #[arg(long, global = true, value_name = "MODULE", num_args = 1.., value_delimiter = ',')]
+    /// Python modules whose public functions are tasks, separated by commas
+    #[arg(long, global = true, value_name = "MODULE", value_delimiter = ',')]
     python: Vec<String>,
     /// Python interpreter, such as venv/bin/python
     #[arg(long, global = true, value_name = "PROGRAM")]
@@ -205,11 +205,14 @@ mod tests {
     #[test]
     fn flags_stand_before_and_after_the_command() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ').map(OsString::from));
-        let cli = parse("olive run --qos -1 --python a.b c --workers 3")
+        let cli = parse("olive run --qos -1 --python a.b,c --workers 3 --python d")
             .unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(cli.settings.python, ["a.b", "c"]);
+        assert_eq!(cli.settings.python, ["a.b", "c", "d"]);
         assert_eq!(cli.settings.qos.as_deref(), Some("-1"));
         assert!(parse("olive --url amqp://h send f 1 -2 --count 3").is_ok());
         assert!(parse("olive").is_err());
+        // A module list ends with its word: what follows is not taken for one more module.
+        assert!(parse("olive --python a.b run").is_ok());
+        assert!(parse("olive run --python a.b c").is_err());
     }
 }

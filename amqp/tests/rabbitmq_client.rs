@@ -400,6 +400,35 @@ fn refusals_are_typed() {
 
 #[test]
 #[ignore = "needs RabbitMQ: tests/run"]
+fn other_logins() {
+    on_kernel(async {
+        let options = amqp::ConnectOptions {
+            mechanism: amqp::Mechanism::AmqPlain,
+            ..options()
+        };
+        Connection::open(options.clone())
+            .await
+            .unwrap()
+            .close()
+            .await;
+        let wrong = amqp::ConnectOptions {
+            password: "wrong".into(),
+            ..options.clone()
+        };
+        let error = Connection::open(wrong).await.unwrap_err();
+        assert!(matches!(error, Error::LoginRefused(_)), "{error}");
+        // RabbitMQ does not offer EXTERNAL without its plugin, and the error says what it offers.
+        let external = amqp::ConnectOptions {
+            mechanism: amqp::Mechanism::External,
+            ..options
+        };
+        let error = Connection::open(external).await.unwrap_err();
+        assert!(error.to_string().contains("AMQPLAIN"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: tests/run"]
 fn dropped_deliveries_are_given_back() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();

@@ -46,7 +46,15 @@ impl Broker {
     pub fn rabbitmq() -> Self {
         let url = std::env::var("OLIVE_TEST_AMQP_URL")
             .expect("OLIVE_TEST_AMQP_URL names a broker; tests/run sets it");
-        Broker { url, program: None }
+        Broker::at(&url)
+    }
+
+    /// A broker that somebody else started.
+    pub fn at(url: &str) -> Self {
+        Broker {
+            url: url.to_owned(),
+            program: None,
+        }
     }
 
     /// Where it is, with user and password.

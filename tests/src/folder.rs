@@ -35,6 +35,31 @@ impl Folder {
         path
     }
 
+    /// The lines of a file; none while there is no such file.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.file(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until a file has `count` lines, and returns all it then has.
+    ///
+    /// # Panics
+    /// When [`PATIENCE`](crate::PATIENCE) runs out.
+    pub fn wait_for_lines(&self, name: &str, count: usize) -> Vec<String> {
+        crate::eventually(&format!("{count} lines in {name}"), || {
+            Some(self.lines(name)).filter(|lines| lines.len() >= count)
+        })
+    }
+
+    /// The path of a file as text, for a job's arguments.
+    ///
+    /// # Panics
+    /// If the system's temporary files have a path that is not UTF-8.
+    pub fn text(&self, name: &str) -> String {
+        let path = self.file(name);
+        path.to_str().expect("a temporary path is text").to_owned()
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path

@@ -20,8 +20,8 @@
 //! Reading order: [`process`] (programs, their lines, their end), [`broker`], [`site`] (one test's corner of a
 //! broker), [`worker`].
 //!
-//! Nothing here sleeps: every wait is for a line, a message or an exit, with [`PATIENCE`] as a limit that only a hang
-//! reaches. Environment variables: `OLIVE_TEST_AMQP_URL` names the RabbitMQ node to use (`tests/run` sets it),
+//! Nothing here waits for time to pass: every wait is for a line, a message, an exit or a file, with [`PATIENCE`] as a
+//! limit that only a hang reaches. Environment variables: `OLIVE_TEST_AMQP_URL` names the RabbitMQ node to use (`tests/run` sets it),
 //! `OLIVE_TEST_BIN` an `olive` binary to use instead of building one.
 
 mod binary;
@@ -29,6 +29,7 @@ pub mod broker;
 mod folder;
 pub mod net;
 pub mod process;
+mod rabbit;
 pub mod site;
 pub mod worker;
 
@@ -36,13 +37,30 @@ pub use binary::olive;
 pub use broker::Broker;
 pub use folder::{Folder, fixtures};
 pub use process::{Finished, Program, run};
+pub use rabbit::RabbitNode;
 pub use site::{DeadLetter, Message, Reply, Site};
 pub use worker::{Worker, WorkerSetup};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a wait may take before it counts as a hang. Generous: a busy machine is no fault of what is tested.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks again and again until there is something to find, and returns that: for facts that nobody announces, such as
+/// the content of a file that another process writes, or the end of a process that is not our child.
+///
+/// # Panics
+/// When [`PATIENCE`] runs out, naming `what`.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Makes two tests of each scenario, a function of a [`&Broker`](Broker): one on an `olive broker` started for it,
 /// one on RabbitMQ, ignored unless `tests/run` (or a person with `OLIVE_TEST_AMQP_URL`) asks for it. Once per file.

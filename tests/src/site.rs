@@ -22,7 +22,7 @@ pub struct Site {
     replies: RefCell<Consumer>,
     dead: RefCell<Consumer>,
     sent: Cell<u32>,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// A message to send that need not be a job.
@@ -95,9 +95,26 @@ impl Site {
     /// # Panics
     /// If the broker refuses anything.
     pub fn new(broker: &Broker) -> Self {
-        let site = Site::bare(broker);
+        Site::named(broker, &unique_name())
+    }
+
+    /// As [`new`](Self::new), under a name of the caller's choice: `Olive` makes the default names.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn named(broker: &Broker, name: &str) -> Self {
+        let site = Site::bare(broker.url(), name);
         site.declare_jobs(QueueDeclare::new(site.queue()));
         site
+    }
+
+    /// The same corner on a new connection, once the broker has closed the old one. Replies to come are lost: their
+    /// queue went with its connection.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn reopened(self) -> Self {
+        Site::bare(&self.url, &self.name)
     }
 
     /// As [`new`](Self::new), with a job queue of the caller's making.
@@ -105,17 +122,16 @@ impl Site {
     /// # Panics
     /// As `new`.
     pub fn with_queue(broker: &Broker, make: impl FnOnce(QueueDeclare) -> QueueDeclare) -> Self {
-        let site = Site::bare(broker);
+        let site = Site::bare(broker.url(), &unique_name());
         site.declare_jobs(make(QueueDeclare::new(site.queue())));
         site
     }
 
-    fn bare(broker: &Broker) -> Self {
-        let name = unique_name();
-        let mut options = Uri::parse(broker.url()).expect("the broker's URL is one");
+    fn bare(url: &str, name: &str) -> Self {
+        let mut options = Uri::parse(url).expect("the broker's URL is one");
         // A test may look at a log for longer than a heartbeat's interval.
         options.heartbeat = Duration::ZERO;
-        let connection = Connection::open(options.named(&name)).expect("the broker is there");
+        let connection = Connection::open(options.named(name)).expect("the broker is there");
         let channel = connection.channel().expect("a channel opens");
         channel.confirm_select().expect("the broker confirms");
         let declare = |queue: QueueDeclare| channel.queue_declare(queue).expect("a queue").name;
@@ -126,14 +142,14 @@ impl Site {
             RefCell::new(consumer.expect("our own queue can be consumed from"))
         };
         Site {
-            url: broker.url().to_owned(),
+            url: url.to_owned(),
             replies: consume(&reply_queue),
             dead: consume(&dead_queue),
-            name,
+            name: name.to_owned(),
             channel,
             reply_queue,
             sent: Cell::new(0),
-            _connection: connection,
+            connection,
         }
     }
 
@@ -243,6 +259,38 @@ impl Site {
         tid
     }
 
+    /// Sends many persistent jobs that want no reply, and waits until all are in the queue: for a time when no worker
+    /// takes them out.
+    ///
+    /// # Panics
+    /// If they do not arrive within [`PATIENCE`].
+    pub fn preload(&self, jobs: impl IntoIterator<Item = Value>) {
+        // Without confirms, which on RabbitMQ are a sync of the disk each: the queue's length tells.
+        let channel = self.connection.channel().expect("a channel opens");
+        let properties = RawProperties::from(BasicProperties::default().with_delivery_mode(2));
+        let (exchange, key) = (self.exchange(), self.routing_key());
+        let mut count = 0;
+        for job in jobs {
+            let body = job.to_string();
+            let publish = Publish::new(&exchange, &key, body.as_bytes()).properties(&properties);
+            channel.publish(publish).expect("the broker takes it");
+            count += 1;
+        }
+        crate::eventually("the preloaded jobs", || {
+            (self.ready() == count).then_some(())
+        });
+    }
+
+    /// How many jobs wait in the queue, not counting those that a worker holds.
+    ///
+    /// # Panics
+    /// If the queue is gone.
+    pub fn ready(&self) -> u32 {
+        let ask = QueueDeclare::new(self.queue()).passive();
+        let queue = self.channel.queue_declare(ask);
+        queue.expect("the queue is there").messages
+    }
+
     /// Waits for the next reply, whichever job's it is.
     ///
     /// # Panics
@@ -303,9 +351,7 @@ impl Site {
     /// # Panics
     /// If something is left.
     pub fn assert_settled(&self) {
-        let ask = QueueDeclare::new(self.queue()).passive();
-        let left = self.channel.queue_declare(ask).expect("the queue is there");
-        assert_eq!(left.messages, 0, "jobs left in the queue");
+        assert_eq!(self.ready(), 0, "jobs left in the queue");
         // The queue keeps its order: what comes before this mark was there before it.
         let dead = format!("{}.dead", self.queue());
         let mark = Publish::new("", &dead, b"the end").mandatory();

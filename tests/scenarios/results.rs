@@ -28,7 +28,8 @@ fn send(site: &Site, func: &str, tid: &str, resp: [Value; 2], reply_to: Option<&
 
 fn a_result_goes_to_every_address(broker: &Broker) {
     let site = Site::new(broker);
-    let worker = site.worker().start();
+    // One job at a time: when the last one is answered, all before it have run.
+    let worker = site.worker().arg("--workers").arg("1").start();
     let (func, queue) = ("olive.tasks.do_nothing", json!(site.reply_queue()));
     // The default exchange, named or not.
     send(&site, func, "named", [json!(""), queue.clone()], None);
@@ -64,6 +65,7 @@ fn a_result_goes_to_every_address(broker: &Broker) {
     }
     // Nobody asks: nothing is told, and the job is done all the same.
     send(&site, func, "silent", [json!(null), json!(null)], None);
+    assert_eq!(site.call(func, json!([])).status(), "done");
     worker.drain();
     site.assert_settled();
 }

@@ -69,6 +69,19 @@ pub(crate) struct Ask {
     pub now_ms: u64,
 }
 
+impl Ask {
+    fn is_fresh(&self, record: &[u8]) -> bool {
+        self.queue.is_dead() || Head::decode(record).deadline(self.timeout_ms) > self.now_ms
+    }
+}
+
+/// An entry that was free, and its message's record in the snapshot.
+struct Chosen<'r> {
+    seq: u64,
+    attempts: u32,
+    record: &'r [u8],
+}
+
 /// What becomes of the attempt when a lease is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
@@ -168,66 +181,74 @@ impl Leases {
         self.fronts
             .put(&mut txn, &ask.queue.0.to_be_bytes(), &front.encode())?;
         commit(txn)?;
-        for (seq, attempts) in chosen {
-            if let Some((Head { sent_ms, .. }, body)) = trees.message(&read, seq)? {
-                look.taken.push(Taken {
-                    seq,
-                    attempts,
-                    sent_ms,
-                    body,
-                });
-            }
+        for Chosen {
+            seq,
+            attempts,
+            record,
+        } in chosen
+        {
+            let sent_ms = Head::decode(record).sent_ms;
+            let body = trees.body(&read, seq, record)?;
+            look.taken.push(Taken {
+                seq,
+                attempts,
+                sent_ms,
+                body,
+            });
         }
         Ok(look)
     }
 
-    fn choose(
+    fn choose<'r>(
         &self,
         txn: &mut RwTxn,
-        (trees, read): (&Trees, &RoTxn<WithoutTls>),
+        (trees, read): (&Trees, &'r RoTxn<WithoutTls>),
         ask: &Ask,
         front: &mut Front,
         look: &mut Look,
-    ) -> Result<Vec<(u64, u32)>> {
-        let until_ms = ask
-            .now_ms
-            .saturating_add(ask.lease.as_millis().try_into().unwrap_or(NEVER));
-        let mut chosen = Vec::new();
+    ) -> Result<Vec<Chosen<'r>>> {
+        let lease_ms = ask.lease.as_millis().try_into().unwrap_or(NEVER);
+        let until_ms = ask.now_ms.saturating_add(lease_ms);
+        let mut chosen: Vec<Chosen> = Vec::new();
         for entry in trees.entries(read, ask.queue, front.next)? {
             if chosen.len() == ask.max && !ask.newest {
                 break;
             }
             let (seq, failed) = entry?;
-            let key = entry_key(ask.queue, seq);
-            let before = self.leases.get(txn, &key)?.map(Lease::decode);
+            let before = self.leases.get(txn, &entry_key(ask.queue, seq))?;
+            let before = before.map(Lease::decode);
             // What is in the way stays before the front until it is really gone.
             let in_the_way = !look.expired.is_empty() || !look.spent.is_empty();
             if before.is_none_or(|lease| lease.owner == 0) {
                 let attempts = failed.max(before.map_or(0, |lease| lease.attempts)) + 1;
-                let head = trees.head(read, seq)?;
-                if head.is_none_or(|head| head.deadline(ask.timeout_ms) <= ask.now_ms)
-                    && !ask.queue.is_dead()
-                {
+                let record = trees.messages.get(read, &seq.to_be_bytes())?;
+                let Some(record) = record.filter(|record| ask.is_fresh(record)) else {
                     look.expired.push(seq);
                     continue;
-                } else if ask.max_attempts > 0 && attempts > ask.max_attempts {
+                };
+                if ask.max_attempts > 0 && attempts > ask.max_attempts {
                     look.spent.push(seq);
                     continue;
                 }
+                let one = Chosen {
+                    seq,
+                    attempts,
+                    record,
+                };
                 if ask.newest {
-                    look.passed.extend(chosen.pop().map(|(seq, _)| seq));
-                    chosen.push((seq, attempts));
+                    look.passed.extend(chosen.pop().map(|older| older.seq));
+                    chosen.push(one);
                     continue;
                 }
-                self.grant(txn, ask.queue, (seq, attempts), until_ms, front)?;
-                chosen.push((seq, attempts));
+                self.grant(txn, ask.queue, &one, until_ms, front)?;
+                chosen.push(one);
             }
             if !in_the_way && !ask.newest {
                 front.next = seq + 1;
             }
         }
         if let (true, Some(newest)) = (ask.newest, chosen.first()) {
-            self.grant(txn, ask.queue, *newest, until_ms, front)?;
+            self.grant(txn, ask.queue, newest, until_ms, front)?;
         }
         Ok(chosen)
     }
@@ -236,7 +257,7 @@ impl Leases {
         &self,
         txn: &mut RwTxn,
         queue: QueueId,
-        (seq, attempts): (u64, u32),
+        &Chosen { seq, attempts, .. }: &Chosen,
         until_ms: u64,
         front: &mut Front,
     ) -> Result<()> {

@@ -168,12 +168,18 @@ impl Trees {
         let Some(record) = self.messages.get(txn, &seq.to_be_bytes())? else {
             return Ok(None);
         };
-        let head = Head::decode(record);
-        if head.is_inline() {
-            return Ok(Some((head, record[Head::LEN..].to_vec())));
+        let body = self.body(txn, seq, record)?;
+        Ok(Some((Head::decode(record), body)))
+    }
+
+    /// The body that belongs to a message's record.
+    pub(crate) fn body(&self, txn: &RoTxn, seq: u64, record: &[u8]) -> Result<Vec<u8>> {
+        if Head::decode(record).is_inline() {
+            return Ok(record[Head::LEN..].to_vec());
         }
         let body = self.blobs.get(txn, &seq.to_be_bytes())?;
-        Ok(body.map(|body| (head, body.to_vec())))
+        let missing = || Error::Format(format!("the body of message {seq} is missing"));
+        body.map(<[u8]>::to_vec).ok_or_else(missing)
     }
 }
 
@@ -483,7 +489,13 @@ impl<'e> Tx<'e> {
     /// Takes one entry out of its queue, and the message away with its last reference. Says whether
     /// it was there: doing it twice changes nothing.
     fn remove(&mut self, queue: QueueId, seq: u64) -> Result<bool> {
-        if self.unlink(queue, seq)?.is_none() {
+        if self
+            .trees
+            .queued
+            .delete(&mut self.txn, &entry_key(queue, seq))?
+        {
+            self.count(queue)?.ready -= 1;
+        } else if self.unlink(queue, seq)?.is_none() {
             return Ok(false);
         }
         let len = self.release(seq)?;

@@ -31,7 +31,13 @@ impl Bare {
         let messages = env.create_database(&mut txn, Some("messages")).unwrap();
         let queued = env.create_database(&mut txn, Some("queued")).unwrap();
         txn.commit().unwrap();
-        Bare { env, messages, queued, next: 1, subscribers }
+        Bare {
+            env,
+            messages,
+            queued,
+            next: 1,
+            subscribers,
+        }
     }
 
     pub fn send(&mut self, bodies: &[Vec<u8>]) {
@@ -40,12 +46,16 @@ impl Bare {
         for body in bodies {
             let record = [&self.subscribers.to_le_bytes(), &body[..]].concat();
             let key = self.next.to_be_bytes();
-            self.messages.put_with_flags(&mut txn, PutFlags::APPEND, &key, &record).unwrap();
+            self.messages
+                .put_with_flags(&mut txn, PutFlags::APPEND, &key, &record)
+                .unwrap();
             self.next += 1;
         }
         for queue in 0..self.subscribers {
             for seq in first..self.next {
-                self.queued.put(&mut txn, &entry(queue, seq), &[0; 4]).unwrap();
+                self.queued
+                    .put(&mut txn, &entry(queue, seq), &[0; 4])
+                    .unwrap();
             }
         }
         txn.commit().unwrap();

@@ -12,11 +12,23 @@ pub fn open(path: &Path, subscribers: u32) -> Environment {
 }
 
 pub fn open_with(path: &Path, subscribers: u32, durability: Durability) -> Environment {
-    let options = Options { map_size: Some(8 << 30), durability, ..Options::default() };
+    let options = Options {
+        map_size: Some(8 << 30),
+        durability,
+        ..Options::default()
+    };
     let env = Environment::open_with(path, options).unwrap();
-    let high_water_mark = HighWaterMark { max_messages: 1 << 40, ..HighWaterMark::default() };
+    let high_water_mark = HighWaterMark {
+        max_messages: 1 << 40,
+        ..HighWaterMark::default()
+    };
     let names = (0..subscribers).map(|n| format!("sub{n}"));
-    env.new_control().initialize(&Setup { high_water_mark, ..Setup::new(names) }).unwrap();
+    env.new_control()
+        .initialize(&Setup {
+            high_water_mark,
+            ..Setup::new(names)
+        })
+        .unwrap();
     env
 }
 
@@ -38,7 +50,11 @@ pub fn number(body: &[u8]) -> u64 {
 pub fn send_from(threads: u64, many: u64, publisher: &Publisher) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || bodies(thread * many, many).into_iter().for_each(|body| _ = publisher.send(body).unwrap()));
+            scope.spawn(move || {
+                bodies(thread * many, many)
+                    .into_iter()
+                    .for_each(|body| _ = publisher.send(body).unwrap())
+            });
         }
     });
 }
@@ -61,7 +77,10 @@ pub fn drain(subscriber: &Subscriber, batch: usize) -> (u64, u64) {
 }
 
 pub fn now_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place for the result.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -77,11 +96,19 @@ pub struct Waiter {
 impl Waiter {
     pub fn start(path: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("--waiter").arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg("--waiter")
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        Waiter { child, stdin, answers }
+        Waiter {
+            child,
+            stdin,
+            answers,
+        }
     }
 
     /// Microseconds from before the send until the other process had the message.
@@ -109,11 +136,21 @@ impl Waiter {
 
 /// The other process.
 pub fn wait(path: &str) {
-    let env = Environment::open_with(path, Options { map_size: Some(8 << 30), ..Options::default() }).unwrap();
+    let env = Environment::open_with(
+        path,
+        Options {
+            map_size: Some(8 << 30),
+            ..Options::default()
+        },
+    )
+    .unwrap();
     let subscriber = env.new_subscriber("sub0").unwrap();
     for _ in std::io::stdin().lines() {
         println!("waiting");
-        let received = subscriber.receive(Duration::from_secs(10)).unwrap().expect("a message comes");
+        let received = subscriber
+            .receive(Duration::from_secs(10))
+            .unwrap()
+            .expect("a message comes");
         let now = now_ns();
         received.ack().unwrap();
         println!("{now}");

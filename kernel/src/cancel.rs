@@ -14,7 +14,15 @@ use crate::{
 
 impl Core {
     /// What a trap has to come back with instead of waiting, if anything.
+    #[inline(always)]
     pub(crate) fn interruption(&self) -> Option<Error> {
+        match self.cancel_pending.get() || self.scope.get() != NONE {
+            true => self.look_for_interruption(),
+            false => None,
+        }
+    }
+
+    fn look_for_interruption(&self) -> Option<Error> {
         let scope = self.scope.get();
         if self.cancel_pending.get() && !self.scopes.borrow().is_shielded(scope) {
             self.cancel_pending.set(false);

@@ -251,7 +251,7 @@ impl Drop for Running {
 
 impl Core {
     /// Runs `f` on the kernel of this thread, if one runs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
         let core = CURRENT.get();
         // SAFETY: not null only while a `Running` on this thread holds an `Rc` of this very core.
@@ -442,7 +442,6 @@ impl Core {
     /// The heart: what each trap means.
     fn handle(&self, wait: WaitId, trap: Trap) {
         match trap {
-            Trap::Yield => unreachable!("answered by the leaf itself: it needs no wait"),
             Trap::Sleep(until) => {
                 let timer = self.timers.borrow_mut().arm(until, Due::Wait(wait));
                 self.suspend(wait, Undo::Timer(timer));

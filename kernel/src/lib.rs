@@ -82,6 +82,6 @@ pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{
     foreign, ignore_after, now, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
 };
-pub use trap::{Ask, Registered, Trap, ask};
+pub use trap::{Ask, Registered, Trap, Yield, ask};
 pub use wait::WaitQueue;
 pub use workers::run_in_thread;

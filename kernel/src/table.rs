@@ -22,7 +22,7 @@ impl Core {
     }
 
     /// Runs `f` on the kernel that runs on this thread.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn current_ref<R>(f: impl FnOnce(&Core) -> R) -> R {
         Core::with_current(f).expect("no kernel runs on this thread: use `kernel::run`")
     }
@@ -35,6 +35,7 @@ impl Core {
         self.current.get()
     }
 
+    #[inline]
     pub(crate) fn current_index(&self) -> u32 {
         self.current
             .get()
@@ -43,6 +44,7 @@ impl Core {
     }
 
     /// True if a leaf polled with this waker is woken by making the current task ready.
+    #[inline]
     pub(crate) fn is_own_waker(&self, waker: &Waker) -> bool {
         std::ptr::eq(waker.data(), self.lent_data.get())
     }
@@ -87,6 +89,7 @@ impl Core {
     }
 
     /// Puts a task at the end of the ready queue, if it is not there already.
+    #[inline]
     pub(crate) fn make_ready(&self, index: u32) {
         if let Some(task) = self.tasks.borrow_mut().get_mut(index as usize)
             && !std::mem::replace(&mut task.queued, true)

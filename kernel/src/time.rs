@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Told, look_into},
     kernel::Core,
     scope::{Limit, Verdict, after, scoped},
-    trap::{Ask, Trap, ask},
+    trap::{Ask, Trap, Yield, ask},
     with::With,
 };
 
@@ -47,8 +47,8 @@ pub fn sleep_until(deadline: Instant) -> Ask {
 ///
 /// # Errors
 /// Cancellation and timeouts.
-pub fn yield_now() -> Ask {
-    ask(Trap::Yield)
+pub fn yield_now() -> Yield {
+    Yield::new()
 }
 
 /// Runs `future`, but not beyond this time.

@@ -28,8 +28,6 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Trap {
-    /// Let the others run first.
-    Yield,
     /// Sleep until this moment.
     Sleep(Instant),
     /// Wait until a source is ready to be read.
@@ -63,11 +61,43 @@ pub struct Registered(pub(crate) Rc<Source>);
 /// When polled outside a running kernel.
 #[inline]
 pub fn ask(trap: Trap) -> Ask {
-    Ask {
-        state: match trap {
-            Trap::Yield => State::Yield { asked: false },
-            trap => State::New(trap),
-        },
+    let state = State::New(trap);
+    Ask { state }
+}
+
+/// Lets every task that is ready now run first; see [`yield_now`](crate::yield_now).
+///
+/// The one request that needs no entry in the table of waits: being polled again is its answer.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Yield {
+    asked: bool,
+}
+
+impl Yield {
+    #[inline]
+    pub(crate) fn new() -> Yield {
+        Yield { asked: false }
+    }
+}
+
+impl Future for Yield {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let asked = std::mem::replace(&mut self.asked, true);
+        Core::current_ref(|core| match core.interruption() {
+            Some(error) => Poll::Ready(Err(error)),
+            None if asked => Poll::Ready(Ok(())),
+            None => {
+                match core.is_own_waker(cx.waker()) {
+                    true => core.make_ready(core.current_index()),
+                    false => cx.waker().wake_by_ref(),
+                }
+                Poll::Pending
+            }
+        })
     }
 }
 
@@ -84,7 +114,7 @@ pub(crate) fn check() -> Result<(), Error> {
 pub(crate) async fn breathe() -> Result<(), Error> {
     match Core::current_ref(|core| core.spend()) {
         true => check(),
-        false => ask(Trap::Yield).await,
+        false => Yield::new().await,
     }
 }
 
@@ -98,10 +128,6 @@ pub struct Ask {
 #[derive(Debug)]
 enum State {
     New(Trap),
-    /// Answered by being polled again: needs no entry in the table of waits.
-    Yield {
-        asked: bool,
-    },
     /// The wait's index, and the run of the kernel in which it was made.
     Waiting(WaitId, u32),
     Done,
@@ -118,22 +144,11 @@ impl Future for Ask {
         // By reference: moving a trap that was written a moment ago stalls the processor.
         let state = &mut self.state;
         Core::with_current(|core| match state {
-            State::Yield { asked: true } => {
-                core.end(state, core.interruption().map_or(Ok(()), Err))
-            }
             State::Waiting(id, _) => match core.answer_of(*id, cx) {
                 Some(answer) => core.end(state, answer),
                 None => Poll::Pending,
             },
             State::Done => panic!("a trap's future was polled after its end"),
-            State::Yield { asked } => match core.interruption() {
-                Some(error) => core.end(state, Err(error)),
-                None => {
-                    *asked = true;
-                    core.request_turn(cx);
-                    Poll::Pending
-                }
-            },
             State::New(_) => match core.interruption() {
                 Some(error) => core.end(state, Err(error)),
                 None => {
@@ -187,15 +202,6 @@ impl Core {
     fn end(&self, state: &mut State, answer: Answer) -> Poll<Answer> {
         *state = State::Done;
         Poll::Ready(answer)
-    }
-
-    /// The polled task lets the others run first.
-    #[inline]
-    fn request_turn(&self, cx: &mut Context<'_>) {
-        match self.is_own_waker(cx.waker()) {
-            true => self.make_ready(self.current_index()),
-            false => cx.waker().wake_by_ref(),
-        }
     }
 
     /// Puts a request into the slot, for the loop to read after this poll.

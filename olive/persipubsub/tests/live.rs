@@ -157,3 +157,83 @@ fn two_subscribers_do_not_block_each_other() {
     quick.ack().unwrap();
     slow.ack().unwrap();
 }
+
+#[test]
+fn competing() {
+    if is_role("competing") {
+        let env = open(variable("DIR").as_ref(), 64 << 20);
+        let subscriber = env.new_subscriber("sub").unwrap();
+        while let Some(message) = subscriber.receive(Duration::ZERO).unwrap() {
+            println!("\ngot {}", message.seq());
+            message.ack().unwrap();
+        }
+    }
+}
+
+/// Three processes receive as one subscriber: each message goes to one of them.
+#[test]
+fn processes_of_one_subscriber_share_its_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    env.new_publisher()
+        .unwrap()
+        .send_many(vec!["x"; 600])
+        .unwrap();
+    let path = dir.path().to_str().unwrap();
+    let children: Vec<_> = (0..3)
+        .map(|_| again("competing", &[("DIR", path)]))
+        .collect();
+    let mut got = Vec::new();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        got.extend(
+            text.lines()
+                .filter_map(|line| line.strip_prefix("got ")?.parse::<u64>().ok()),
+        );
+    }
+    got.sort_unstable();
+    assert_eq!(got, (1..=600).collect::<Vec<u64>>());
+}
+
+#[test]
+fn holding() {
+    if is_role("holding") {
+        let env = open(variable("DIR").as_ref(), 64 << 20);
+        let message = env
+            .new_subscriber("sub")
+            .unwrap()
+            .receive(None)
+            .unwrap()
+            .unwrap();
+        println!("\nholding {}", message.seq());
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// A lease of five minutes does not hold up for five minutes what a killed process had in hand.
+#[test]
+fn a_killed_receivers_message_comes_to_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    env.new_publisher().unwrap().send("in hand").unwrap();
+    let mut child = again("holding", &[("DIR", dir.path().to_str().unwrap())]);
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(lines.map(Result::unwrap).any(|line| line == "holding 1"));
+    let subscriber = env.new_subscriber("sub").unwrap();
+    assert!(
+        subscriber.receive(Duration::ZERO).unwrap().is_none(),
+        "it is in other hands"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let message = subscriber
+        .receive(Duration::from_secs(60))
+        .unwrap()
+        .expect("it comes back");
+    assert_eq!(message.attempt(), 2);
+    message.ack().unwrap();
+}

@@ -286,7 +286,7 @@ impl Control {
 
     fn stat_of(
         &self,
-        trees: &crate::tx::Trees,
+        trees: &crate::trees::Trees,
         txn: &heed::RoTxn,
         queue: &Queue,
         next_seq: u64,

@@ -16,7 +16,8 @@ use crate::op::{Done, Op, Target};
 use crate::record::{Head, QueueId};
 use crate::space::Space;
 use crate::sys::{self, Bell, ByteLocks};
-use crate::tx::{Trees, Tx};
+use crate::trees::Trees;
+use crate::tx::Tx;
 
 /// What a power cut may take. Whatever is chosen, a killed *process* loses nothing that was
 /// answered, and breaks nothing.

@@ -22,7 +22,7 @@ use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 use crate::error::{Error, Resource, Result};
 use crate::record::{Front, Head, Lease, NEVER, QueueId, entry_key, entry_seq, span};
 use crate::sys::{self, ByteLocks};
-use crate::tx::{Tree, Trees};
+use crate::trees::{Tree, Trees};
 
 /// The size of the volatile environment, allocated at once, so that taking a lease needs no disk
 /// space: enough for about 50,000 leases at a time.

@@ -53,6 +53,7 @@ mod record;
 mod space;
 mod subscriber;
 mod sys;
+mod trees;
 mod tx;
 
 pub use config::{HighWaterMark, Strategy};

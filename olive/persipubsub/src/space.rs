@@ -14,7 +14,7 @@ use crate::error::{Error, Resource, Result};
 use crate::op::Publish;
 use crate::record::{Head, INLINE_MAX};
 use crate::sys;
-use crate::tx::Trees;
+use crate::trees::Trees;
 
 pub(crate) struct Space {
     file: File,

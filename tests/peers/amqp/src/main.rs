@@ -50,10 +50,18 @@ struct Figures {
     rss: f64,
 }
 
+/// The program built from `rabbitmq_c.c`; `run` names it.
+const RABBITMQ_C: &str = "rabbitmq-c";
+
 fn client(library: &str, job: &Job) -> Figures {
-    let me = std::env::current_exe().expect("this program has a path");
-    let output = Command::new(me)
-        .args(["client", library])
+    let mut command = if library == RABBITMQ_C {
+        Command::new(std::env::var("AMQP_BENCH_RABBITMQ_C").expect("run builds and names it"))
+    } else {
+        let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+        command.args(["client", library]);
+        command
+    };
+    let output = command
         .args(job.arguments())
         .stderr(Stdio::inherit())
         .output()
@@ -135,7 +143,17 @@ fn bench(url: &str) {
             .filter(|(row, _)| PEERS.contains(&row.name.as_str()))
             .min_by(|a, b| a.0.median().total_cmp(&b.0.median()))
             .expect("there are peers");
-        // 1 KiB has no target of its own; it is printed for the picture.
+        let in_c = peers
+            .iter()
+            .find(|(row, _)| row.name == RABBITMQ_C)
+            .expect("it runs too");
+        ratio(
+            &format!("{name}-vs-rabbitmq-c"),
+            ours.0.median_ratio(&in_c.0),
+            Bound::AtMost,
+            1.0,
+        );
+        // 1 KiB has no target of its own against the peers in Rust; it is printed for the picture.
         if !name.ends_with("-1k") {
             ratio(name, ours.0.median_ratio(&best.0), Bound::AtMost, target);
         }
@@ -146,10 +164,14 @@ fn bench(url: &str) {
 }
 
 fn sink_rows(name: &str, job: &Job, rounds: usize) -> Vec<(Row, f64)> {
-    let peaks: Vec<_> = (0..2 + PEERS.len())
+    let peaks: Vec<_> = (0..3 + PEERS.len())
         .map(|_| std::cell::Cell::new((0.0_f64, 0.0_f64)))
         .collect();
-    let libraries: Vec<&str> = ["ours"].into_iter().chain(PEERS).chain(["raw"]).collect();
+    let libraries: Vec<&str> = ["ours"]
+        .into_iter()
+        .chain(PEERS)
+        .chain([RABBITMQ_C, "raw"])
+        .collect();
     let measured = libraries.iter().zip(&peaks).map(|(library, peak)| {
         let run: Box<dyn FnMut() -> f64> = Box::new(move || {
             let figures = client(library, job);
@@ -176,7 +198,9 @@ fn sink_rows(name: &str, job: &Job, rounds: usize) -> Vec<(Row, f64)> {
 }
 
 fn rabbit(url: &str, rounds: usize, scale: usize) {
-    let options = Uri::parse(url).expect("the broker's URL");
+    let mut options = Uri::parse(url).expect("the broker's URL");
+    // It idles between the rounds, and a blocking connection sends nothing then.
+    options.heartbeat = std::time::Duration::ZERO;
     let connection = blocking::Connection::open(options.clone()).expect("the broker");
     let channel = connection.channel().expect("a channel");
     let queue = format!("amqp-bench-{}", std::process::id());

@@ -720,13 +720,11 @@ impl Channel {
                 }
                 Ok(())
             }
-            AMQPClass::Basic(Basic::GetEmpty(_)) => match state.calls.pop_front() {
-                Some(call) if call.expects == GET || call.expects == GET_NO_ACK => {
-                    call.answer(Ok(Reply::Got(None)));
-                    Ok(())
-                }
-                _ => Err(unexpected_answer(60, 72)),
-            },
+            AMQPClass::Basic(Basic::GetEmpty(_)) => {
+                let call = next_call(state, is_get).ok_or_else(|| unexpected_answer(60, 72))?;
+                call.answer(Ok(Reply::Got(None)));
+                Ok(())
+            }
             _ => {
                 let id = (class.get_amqp_class_id(), class.get_amqp_method_id());
                 if let AMQPClass::Basic(Basic::CancelOk(ok)) = &*class {
@@ -739,17 +737,14 @@ impl Channel {
                         state.consumers.swap_remove(at).end(Ended::Cancelled);
                     }
                 }
-                match state.calls.pop_front() {
-                    Some(call) if call.expects == id => {
-                        // Publishes that follow it in the next frame are numbered already.
-                        if id == CONFIRM_SELECT_OK {
-                            state.confirms.get_or_insert_with(Confirms::new);
-                        }
-                        call.answer(Ok(Reply::Method(class)));
-                        Ok(())
-                    }
-                    _ => Err(unexpected_answer(id.0, id.1)),
+                let call = next_call(state, |expects| expects == id)
+                    .ok_or_else(|| unexpected_answer(id.0, id.1))?;
+                // Publishes that follow it in the next frame are numbered already.
+                if id == CONFIRM_SELECT_OK {
+                    state.confirms.get_or_insert_with(Confirms::new);
                 }
+                call.answer(Ok(Reply::Method(class)));
+                Ok(())
             }
         }
     }
@@ -804,13 +799,7 @@ impl Channel {
                 Ok(())
             }
             Carrier::GetOk { raw, left } => {
-                let call = match state.calls.front() {
-                    Some(call) if call.expects == GET || call.expects == GET_NO_ACK => {
-                        state.calls.pop_front()
-                    }
-                    _ => None,
-                };
-                let call = call.ok_or_else(|| unexpected_answer(60, 71))?;
+                let call = next_call(state, is_get).ok_or_else(|| unexpected_answer(60, 71))?;
                 if call.abandoned.get() && call.expects == GET {
                     self.nack_now(state, raw.tag);
                 } else {
@@ -850,6 +839,21 @@ pub(crate) const GET: (u16, u16) = (60, 71);
 /// As [`GET`] without acks. No method has this id: it only tells the two apart.
 pub(crate) const GET_NO_ACK: (u16, u16) = (60, 0);
 const CONFIRM_SELECT_OK: (u16, u16) = (85, 11);
+
+fn is_get(expects: (u16, u16)) -> bool {
+    expects == GET || expects == GET_NO_ACK
+}
+
+/// Takes the oldest call in line if it waits for this answer. If not, it stays: the connection is about to end, and
+/// the call has to be told why.
+fn next_call(state: &mut State, waits_for: impl FnOnce((u16, u16)) -> bool) -> Option<Rc<Call>> {
+    let call = state.calls.front()?;
+    if waits_for(call.expects) {
+        state.calls.pop_front()
+    } else {
+        None
+    }
+}
 
 fn as_result(outcome: Outcome) -> Result<(), PublishError> {
     match outcome {

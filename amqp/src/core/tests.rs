@@ -499,6 +499,23 @@ fn what_comes_out_of_order_is_answered_with_its_code() {
     script.expect_close(311);
 }
 
+/// Found by the mutator with seed 24182: a wrong answer took the call out of the line, and its caller then waited for
+/// its own timeout instead of being told why the connection had ended.
+#[test]
+fn a_wrong_answer_does_not_lose_the_call_it_came_for() {
+    let mut script = Script::opened();
+    let channel = script.open_channel();
+    let op = ops::queue_purge("q").unwrap();
+    let call = channel.call(&op.method, op.what, op.expects).unwrap();
+    let ok = basic::AMQPMethod::QosOk(basic::QosOk {});
+    method(&mut script.bytes, 1, AMQPClass::Basic(ok));
+    script.feed();
+    let Poll::Ready(Err(error)) = call.poll(Waker::noop()) else {
+        panic!("the call must end")
+    };
+    assert_eq!(Some(error), script.core.closed());
+}
+
 #[test]
 fn other_servers_are_told_apart() {
     let error_of = |bytes: &[u8]| {

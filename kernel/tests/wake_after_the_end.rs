@@ -62,8 +62,9 @@ fn a_borrowed_waker_is_used_by_another_thread_during_the_poll() {
             let waker = cx.waker();
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    waker.clone().wake();
+                    let real = waker.clone();
                     waker.wake_by_ref();
+                    real.wake();
                 });
             });
             Poll::Pending

@@ -1,6 +1,7 @@
 //! One connection: bytes to frames to channels, and back into one buffer.
 
-use super::channel::{Call, Channel};
+use super::call::Call;
+use super::channel::Channel;
 use super::handshake::{Handshake, Negotiated, close_reason};
 use super::wakers::Wakers;
 use crate::codec::{Frame, FrameError, Method, WriteBuffer, encode, parse_frame};

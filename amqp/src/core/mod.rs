@@ -7,10 +7,12 @@
 //!
 //! One thread, hence `Rc` and `RefCell`; no borrow is held while user code runs.
 
+mod call;
 mod channel;
 pub(crate) mod confirms;
 mod connection;
 pub(crate) mod handshake;
+mod inbound;
 pub(crate) mod ledger;
 mod message;
 pub(crate) mod ops;
@@ -18,7 +20,8 @@ mod request;
 mod topology;
 mod wakers;
 
-pub(crate) use channel::{Call, Channel, GET, GET_NO_ACK, Reply, Settle};
+pub(crate) use call::{Call, GET, GET_NO_ACK, Reply};
+pub(crate) use channel::{Channel, Settle};
 pub(crate) use connection::Core;
 pub use handshake::Negotiated;
 pub use message::Message;

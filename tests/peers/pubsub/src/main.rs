@@ -274,7 +274,7 @@ impl Bench {
 
     /// The peers in Python and yaque, beside the same work of ours.
     fn peers(&self) {
-        let sends = self.lone;
+        let sends = self.lone.max(300);
         self.table(
             "lone sends, depth 0",
             "send",
@@ -381,7 +381,7 @@ impl Bench {
                 Box::new(move || self.python_rate(peer, shape, many, depth)),
             ));
         }
-        let rows = interleave(if quick() { 1 } else { 5 }, measured);
+        let rows = interleave(if quick() { 3 } else { 5 }, measured);
         println!("\n{title}");
         Row::print_table("messages/s", &rows);
         let original = rows.iter().find(|row| row.name == "original")?;

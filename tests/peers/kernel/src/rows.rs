@@ -148,9 +148,12 @@ macro_rules! plain_rows {
                     }));
                 }
                 while started.get() < count {
-                    yield_now().await;
+                    join(spawn(async {})).await; // behind all of them in the queue
                 }
-                (crate::rows::resident() - before) / count as f64
+                println!("{}", (crate::rows::resident() - before) / count as f64);
+                // Dropping a million tasks that never end is not what this row is about (and takes one
+                // of the peers minutes).
+                std::process::exit(0)
             })
         }
 

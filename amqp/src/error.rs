@@ -284,6 +284,13 @@ impl fmt::Display for Error {
                     "login refused: {reason}; check user name and password (guest is accepted from localhost only)"
                 )
             }
+            Error::VhostRefused { vhost, reason } if vhost.is_empty() => {
+                write!(
+                    f,
+                    "the virtual host with the empty name was refused: {reason}; a URL that ends in / asks for it: \
+                     leave the / off for the default one, or write %2F"
+                )
+            }
             Error::VhostRefused { vhost, reason } => {
                 write!(
                     f,

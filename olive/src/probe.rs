@@ -39,9 +39,17 @@ impl fmt::Display for Occupant {
     }
 }
 
-/// Greets whoever listens on `address` and says what it seems to be. Blocks for at most about two seconds.
+/// Greets whoever listens on `address` and says what it seems to be. Blocks for at most about four seconds.
 pub fn occupant_of(address: SocketAddr) -> Occupant {
-    classify(&first_words(address).unwrap_or_default())
+    let occupant = classify(&first_words(address, b"AMQP\x00\x00\x09\x01").unwrap_or_default());
+    if occupant != Occupant::Silent {
+        return occupant;
+    }
+    // Some HTTP servers wait for the end of a request before they complain.
+    match classify(&first_words(address, b"GET / HTTP/1.0\r\n\r\n").unwrap_or_default()) {
+        Occupant::Http => Occupant::Http,
+        _ => Occupant::Silent,
+    }
 }
 
 /// The whole advice for a taken address: by whom, and both cures.
@@ -59,11 +67,11 @@ pub fn advice(address: SocketAddr) -> String {
     )
 }
 
-fn first_words(address: SocketAddr) -> std::io::Result<Vec<u8>> {
+fn first_words(address: SocketAddr, greeting: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+    stream.write_all(greeting)?;
     let mut heard = Vec::new();
     let mut buffer = [0; 4096];
     while heard.len() < MOST_BYTES && classify(&heard) == Occupant::Silent {
@@ -139,6 +147,22 @@ mod tests {
         assert_eq!(occupant_of(closes), Occupant::Silent);
         let older = server_that_says(b"AMQP\x00\x00\x09\x01");
         assert!(matches!(occupant_of(older), Occupant::Amqp(_)));
+    }
+
+    #[test]
+    fn an_http_server_that_waits_for_a_whole_request_is_known_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 18];
+                if stream.read_exact(&mut request).is_ok() && request.ends_with(b"\r\n\r\n") {
+                    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+                }
+            }
+        });
+        assert_eq!(occupant_of(address), Occupant::Http);
     }
 
     #[test]

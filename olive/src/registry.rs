@@ -166,7 +166,8 @@ where
 {
     fn call(&self, args: &str, kwargs: &str) -> Result<Box<RawValue>, TaskError> {
         let parameter = match (is_empty(args), is_empty(kwargs)) {
-            (true, _) => serde_json::from_str(kwargs)
+            (true, true) => serde_json::from_str(kwargs).map_err(|_| wrong_count(1, args))?,
+            (true, false) => serde_json::from_str(kwargs)
                 .map_err(|e| TaskError::new("TypeError", format!("kwargs do not fit: {e}")))?,
             (false, true) => {
                 let (parameter,) = positional::<(A,)>(1, args)?;

@@ -8,12 +8,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use amqp::Error;
 use amqp::client::{
     Channel, ConnectOptions, Connection, Consume, Consumer, ConsumerEvent, ExchangeDeclare,
     QueueDeclare, Session, SessionEvent, Topology,
 };
 use amqp::protocol::AMQPValue;
-use amqp::{Error, ErrorKind};
+use amqp::protocol::reply;
 use kernel::JoinHandle;
 
 use super::dispatch::Dispatcher;
@@ -71,7 +72,7 @@ fn job_queue(config: &Config) -> QueueDeclare {
 }
 
 /// The queue for what cannot be run; nobody consumes it but people.
-fn dead_queue(config: &Config) -> QueueDeclare {
+pub(super) fn dead_queue(config: &Config) -> QueueDeclare {
     let queue = QueueDeclare::new(config.dead_queue()).durable();
     match config.queue_type {
         QueueType::Classic => queue,
@@ -125,9 +126,7 @@ impl Fetch {
                     if forgotten > 0 {
                         log::info!("{forgotten} jobs not started are with the broker again");
                     }
-                    if error.kind() == ErrorKind::Config {
-                        return error;
-                    }
+                    advise(&error);
                 }
                 Ok(SessionEvent::Blocked(_) | SessionEvent::Unblocked) => {}
                 Err(error) => return error,
@@ -190,21 +189,60 @@ impl Fetch {
     }
 
     async fn lower_prefetch(&self) -> Result<(), Error> {
-        let enough = u16::try_from(self.dispatcher.config.num_workers + 1).unwrap_or(u16::MAX);
-        let line = self
-            .line
-            .borrow_mut()
-            .take_if(|line| line.prefetch == 0 || line.prefetch > enough);
-        let Some(line) = line else { return Ok(()) };
-        let _ = line.fetcher.cancel().await;
-        line.channel.qos(enough).await?;
+        let enough = enough(&self.dispatcher.config);
+        let busy = |line: &&Line| line.prefetch == 0 || line.prefetch > enough;
+        let stopping = (self.line.borrow().as_ref().filter(busy))
+            .map(|line| (line.fetcher.cancel(), line.channel.clone()));
+        let Some((stopped, channel)) = stopping else {
+            return Ok(());
+        };
+        let _ = stopped.await;
+        let again = self.consume_with(&channel, enough).await;
+        if again.is_err() {
+            // Without a consumer it would be a worker that waits for nothing: the session starts anew.
+            let _ = channel.close().await;
+        }
+        again
+    }
+
+    async fn consume_with(&self, channel: &Channel, prefetch: u16) -> Result<(), Error> {
+        channel.qos(prefetch).await?;
         let queue = self.dispatcher.config.queue.clone();
-        let consumer = line.channel.consume(Consume::new(queue)).await?;
-        log::info!("prefetch is {enough} from now on");
-        if !self.dispatcher.quiet.get() {
-            self.start(line.connection, line.channel, consumer, enough);
+        let consumer = channel.consume(Consume::new(queue)).await?;
+        log::info!("prefetch is {prefetch} from now on");
+        if let Some(line) = &mut *self.line.borrow_mut()
+            && !self.dispatcher.quiet.get()
+            && channel.is_closed().is_none()
+        {
+            let fetching = fetch(consumer, Rc::clone(&self.dispatcher));
+            line.fetcher = kernel::spawn(fetching).name("fetch");
+            line.prefetch = prefetch;
         }
         Ok(())
+    }
+}
+
+/// The prefetch that keeps all places busy: one more than them, so that the next job is there. A
+/// quorum queue counts each time that one is given back unstarted, so there none waits.
+fn enough(config: &Config) -> u16 {
+    let spare = match config.queue_type {
+        QueueType::Classic => 1,
+        QueueType::Quorum => 0,
+    };
+    u16::try_from(config.num_workers + spare).unwrap_or(u16::MAX)
+}
+
+/// Says what to do about a loss that will come again. What declaring anew does not cure either ends
+/// the worker: `Session::next` then fails.
+fn advise(error: &Error) {
+    let Some(reason) = error.close_reason() else {
+        return;
+    };
+    if reason.code == reply::PRECONDITION_FAILED && reason.text.contains("timeout") {
+        log::error!(
+            "a job ran longer than the broker lets a delivery go unacked, and will run again: raise \
+             consumer_timeout in rabbitmq.conf above the longest job, or give the job a timeout"
+        );
     }
 }
 

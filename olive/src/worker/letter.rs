@@ -102,6 +102,34 @@ pub(super) fn dead_properties(origin: &Origin, reason: Reason, error: &TaskError
             headers.insert(name.clone(), value.clone());
         }
     }
+    with_headers(origin, &came_with, headers, reason, error)
+}
+
+/// As [`dead_properties`], without the headers it came with: where both do not fit into one frame.
+pub(super) fn dead_properties_alone(
+    origin: &Origin,
+    reason: Reason,
+    error: &TaskError,
+) -> RawProperties {
+    let came_with = origin.properties.decode().unwrap_or_default();
+    let text = format!(
+        "{} (the message's own headers were too large to keep)",
+        error.message
+    );
+    let error = TaskError {
+        message: text,
+        ..error.clone()
+    };
+    with_headers(origin, &came_with, FieldTable::default(), reason, &error)
+}
+
+fn with_headers(
+    origin: &Origin,
+    came_with: &BasicProperties,
+    mut headers: FieldTable,
+    reason: Reason,
+    error: &TaskError,
+) -> RawProperties {
     let mut put = |name: &str, value: AMQPValue| {
         headers.insert(name.into(), value);
     };

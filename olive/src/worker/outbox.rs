@@ -12,9 +12,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use amqp::client::{Channel, ConnectOptions, Connection, Publish, Session, SessionEvent, Topology};
+use amqp::client::{
+    Channel, ConnectOptions, Connection, Publish, QueueDeclare, Session, SessionEvent, Topology,
+};
 use amqp::codec::RawProperties;
-use amqp::{Error, ErrorKind, PublishError};
+use amqp::protocol::reply;
+use amqp::{Error, PublishError};
 use kernel::sync::Event;
 
 /// Pause before a refused or unanswered publish is tried again.
@@ -47,6 +50,8 @@ pub(super) struct Letter<'a> {
 pub(super) enum Refused {
     /// Nobody can take it, and trying again would not change that.
     Undeliverable(String),
+    /// It, or its properties, are larger than we or the broker let pass; a smaller one may arrive.
+    TooLarge(String),
     /// The wait was cancelled.
     Cancelled(kernel::Error),
 }
@@ -57,7 +62,21 @@ enum Attempt {
     Refused(Refused),
     /// The queue refuses it for now.
     Nacked,
+    /// Its channel was closed, by it or by another message on it.
+    ChannelClosed(Error),
     Again(PublishError),
+}
+
+/// Which channel a message goes out on. The broker closes a channel for one message it will not have
+/// (an exchange that is not there, a body over its limit), and with it all that is pending there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Ours, for dead letters: nothing that a producer chose goes there.
+    DeadLetters,
+    /// One for each exchange, for results.
+    Shared,
+    /// One for this message alone: was the shared one closed because of it?
+    Alone,
 }
 
 /// The connection as it is now, with its channels.
@@ -100,7 +119,11 @@ impl Outbox {
                 Ok(SessionEvent::Lost(error)) => {
                     self.connected.clear();
                     self.line.borrow_mut().take();
-                    if error.kind() == ErrorKind::Config {
+                    // What a producer chose has channels of its own: here our permissions are refused.
+                    if error
+                        .close_reason()
+                        .is_some_and(|r| r.code == reply::ACCESS_REFUSED)
+                    {
                         return error;
                     }
                 }
@@ -122,25 +145,49 @@ impl Outbox {
     pub async fn result(&self, letter: Letter<'_>) -> Result<(), Refused> {
         let size = letter.body.len();
         if size > MAX_RESULT_BYTES {
-            return Err(Refused::Undeliverable(format!(
+            return Err(Refused::TooLarge(format!(
                 "it has {size} bytes, at most {MAX_RESULT_BYTES} are sent"
             )));
         }
-        self.publish(letter, RESULT_ATTEMPTS).await
+        self.publish(letter, Lane::Shared, RESULT_ATTEMPTS).await
     }
 
     /// Publishes a dead letter: tries until it is taken, for the job is acked only then.
     pub async fn dead_letter(&self, letter: Letter<'_>) -> Result<(), Refused> {
-        self.publish(letter, u32::MAX).await
+        self.publish(letter, Lane::DeadLetters, u32::MAX).await
     }
 
-    async fn publish(&self, letter: Letter<'_>, patience: u32) -> Result<(), Refused> {
+    /// Declares a queue again that somebody deleted.
+    pub async fn declare(&self, queue: QueueDeclare) -> Result<(), Error> {
+        let line = self.line().await?;
+        let channel = line.connection.channel().await?;
+        channel.queue_declare(queue).await?;
+        channel.close().await
+    }
+
+    async fn publish(
+        &self,
+        letter: Letter<'_>,
+        mut lane: Lane,
+        patience: u32,
+    ) -> Result<(), Refused> {
         let mut nacked = 0;
         loop {
             let line = self.line().await.map_err(Refused::Cancelled)?;
-            match line.attempt(letter).await {
+            match line.attempt(letter, lane).await {
                 Attempt::Sent => return Ok(()),
                 Attempt::Refused(refused) => return Err(refused),
+                Attempt::ChannelClosed(error) if lane == Lane::Alone => {
+                    return Err(blame(&error));
+                }
+                Attempt::ChannelClosed(_) if lane == Lane::Shared => {
+                    lane = Lane::Alone;
+                    continue;
+                }
+                Attempt::ChannelClosed(error) => {
+                    log::debug!("a dead letter is tried again: {error}");
+                    self.over(&line);
+                }
                 Attempt::Nacked => {
                     nacked += 1;
                     if nacked >= patience {
@@ -181,10 +228,15 @@ impl Outbox {
 }
 
 impl Line {
-    async fn attempt(&self, letter: Letter<'_>) -> Attempt {
-        let channel = match self.channel_for(letter.exchange).await {
+    async fn attempt(&self, letter: Letter<'_>, lane: Lane) -> Attempt {
+        let channel = match lane {
+            Lane::DeadLetters => Ok(self.channel.clone()),
+            Lane::Shared => self.shared(letter.exchange).await,
+            Lane::Alone => self.fresh().await,
+        };
+        let channel = match channel {
             Ok(channel) => channel,
-            Err(error) => return sort(PublishError::Closed(error), letter),
+            Err(error) => return sort(PublishError::Closed(error)),
         };
         let mut publish = Publish::new(letter.exchange, letter.routing_key, letter.body)
             .properties(letter.properties);
@@ -192,21 +244,23 @@ impl Line {
         publish.mandatory = !letter.routing_key.starts_with(DIRECT_REPLY);
         match channel.publish(publish).await {
             Ok(()) => Attempt::Sent,
-            Err(error) => sort(error, letter),
+            Err(error) => sort(error),
         }
     }
 
-    async fn channel_for(&self, exchange: &str) -> Result<Channel, Error> {
-        if exchange.is_empty() {
-            return Ok(self.channel.clone());
-        }
+    async fn fresh(&self) -> Result<Channel, Error> {
+        let channel = self.connection.channel().await?;
+        channel.confirm_select().await?;
+        Ok(channel)
+    }
+
+    async fn shared(&self, exchange: &str) -> Result<Channel, Error> {
         if let Some(channel) = self.named.borrow().get(exchange)
             && channel.is_closed().is_none()
         {
             return Ok(channel.clone());
         }
-        let channel = self.connection.channel().await?;
-        channel.confirm_select().await?;
+        let channel = self.fresh().await?;
         let mut named = self.named.borrow_mut();
         named.retain(|_, channel| channel.is_closed().is_none());
         if named.len() >= MAX_NAMED_CHANNELS {
@@ -220,20 +274,26 @@ impl Line {
     }
 }
 
-fn sort(error: PublishError, letter: Letter<'_>) -> Attempt {
+fn sort(error: PublishError) -> Attempt {
     match error {
         PublishError::Kernel(error) | PublishError::Closed(Error::Kernel(error)) => {
             Attempt::Refused(Refused::Cancelled(error))
         }
         PublishError::Nacked => Attempt::Nacked,
-        PublishError::Unroutable(_) | PublishError::Invalid(_) => {
-            Attempt::Refused(Refused::Undeliverable(error.to_string()))
-        }
-        // On a producer's exchange the channel's end is about that exchange. On the default one it
-        // is about our permissions, and ends the worker: see `keep`.
-        PublishError::Closed(Error::ChannelClosed(_)) if !letter.exchange.is_empty() => {
-            Attempt::Refused(Refused::Undeliverable(error.to_string()))
-        }
+        PublishError::Unroutable(_) => Attempt::Refused(Refused::Undeliverable(error.to_string())),
+        PublishError::Invalid(_) => Attempt::Refused(Refused::TooLarge(error.to_string())),
+        PublishError::Closed(error @ Error::ChannelClosed(_)) => Attempt::ChannelClosed(error),
         other => Attempt::Again(other),
+    }
+}
+
+/// What the close of a channel says of the only message on it.
+fn blame(error: &Error) -> Refused {
+    match error.close_reason() {
+        // RabbitMQ's `max_message_size`.
+        Some(reason) if reason.code == reply::PRECONDITION_FAILED => {
+            Refused::TooLarge(error.to_string())
+        }
+        _ => Refused::Undeliverable(error.to_string()),
     }
 }

@@ -15,11 +15,15 @@ use std::time::Duration;
 use amqp::client::Acker;
 
 use super::dispatch::{Counts, Dispatcher};
+use super::fetch;
 use super::letter::{self, Origin};
 use super::outbox::{Letter, Refused};
 use super::verdict::{Reason, Verdict};
 use crate::job::Job;
 use crate::outcome::{Outcome, Status, TaskError};
+
+/// Pause before a dead letter is offered again that had no queue.
+const BURY_PAUSE: Duration = Duration::from_secs(5);
 
 /// What ended: a job, or a body that is none.
 pub(super) enum Ended {
@@ -78,8 +82,11 @@ impl End {
     pub async fn settle(mut self, worker: &Dispatcher) {
         let tid = match &mut self.what {
             Ended::Job(job) => job.tid().to_owned(),
-            // A body that cannot be read is known by what its producer will look for.
-            Ended::Body(_) => self.origin.correlation_id().unwrap_or("").to_owned(),
+            // A body that is no job is known by what its producer will look for.
+            Ended::Body(body) => match self.origin.correlation_id() {
+                Some(id) => id.to_owned(),
+                None => tid_in(body).unwrap_or_default(),
+            },
         };
         let settled = self.tell(worker, &tid).await;
         match settled {
@@ -131,17 +138,41 @@ impl End {
                 properties,
                 body,
             };
-            match worker.outbox.result(letter).await {
-                Ok(()) => {}
+            let why = match worker.outbox.result(letter).await {
+                Ok(()) => continue,
                 Err(Refused::Cancelled(error)) => return Err(error),
-                Err(Refused::Undeliverable(why)) => {
-                    let to = format!("exchange {exchange:?}, routing key {routing_key:?}");
-                    log::warn!("no result of {} to {to}: {why}", self.name());
-                    undeliverable = Some(format!("{to}: {why}"));
+                Err(Refused::Undeliverable(why)) => why,
+                Err(Refused::TooLarge(why)) => {
+                    self.reply_too_large(worker, tid, letter, &why).await?;
+                    why
                 }
-            }
+            };
+            let to = format!("exchange {exchange:?}, routing key {routing_key:?}");
+            log::warn!("no result of {} to {to}: {why}", self.name());
+            undeliverable = Some(format!("{to}: {why}"));
         }
         Ok(undeliverable)
+    }
+
+    /// Tells an asker whose result is too large that it is, lest it wait for ever.
+    async fn reply_too_large(
+        &self,
+        worker: &Dispatcher,
+        tid: &str,
+        letter: Letter<'_>,
+        why: &str,
+    ) -> Result<(), kernel::Error> {
+        let error = TaskError::new("ResultTooLarge", why);
+        let said = Err((Status::Failed, &error));
+        let body = letter::reply_body(tid, self.origin.attempt, self.took, said);
+        let instead = Letter {
+            body: &body,
+            ..letter
+        };
+        match worker.outbox.result(instead).await {
+            Err(Refused::Cancelled(error)) => Err(error),
+            _ => Ok(()), // the dead letter tells it too
+        }
     }
 
     fn said(&self) -> Result<&Outcome, (Status, &TaskError)> {
@@ -162,24 +193,47 @@ impl End {
             Ended::Job(job) => job.text().as_bytes(),
             Ended::Body(body) => body,
         };
-        let letter = Letter {
-            exchange: "",
-            routing_key: &worker.config.dead_queue(),
-            properties: &letter::dead_properties(&self.origin, reason, error),
-            body,
-        };
+        let dead_queue = worker.config.dead_queue();
+        let mut properties = letter::dead_properties(&self.origin, reason, error);
         loop {
+            let letter = Letter {
+                exchange: "",
+                routing_key: &dead_queue,
+                properties: &properties,
+                body,
+            };
             match worker.outbox.dead_letter(letter).await {
                 Ok(()) => return Ok(()),
                 Err(Refused::Cancelled(error)) => return Err(error),
-                // The queue was deleted under us, or never came to be: the job stays unacked.
+                // The headers it came with leave no room for ours in one frame.
+                Err(Refused::TooLarge(why)) => {
+                    log::warn!("a dead letter goes without the headers of its message: {why}");
+                    properties = letter::dead_properties_alone(&self.origin, reason, error);
+                }
+                // The queue was deleted under us: the job stays unacked until it is there again.
                 Err(Refused::Undeliverable(why)) => {
-                    log::error!("no dead letter can be stored, trying again: {why}");
-                    kernel::sleep(Duration::from_secs(5)).await?;
+                    log::error!(
+                        "no dead letter can be stored, declaring {dead_queue} again: {why}"
+                    );
+                    let queue = fetch::dead_queue(&worker.config);
+                    if let Err(error) = worker.outbox.declare(queue).await {
+                        log::error!("{dead_queue} cannot be declared: {error}");
+                        kernel::sleep(BURY_PAUSE).await?;
+                    }
                 }
             }
         }
     }
+}
+
+/// The `tid` of a body that is JSON, though no job.
+fn tid_in(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        tid: String,
+    }
+    let known: Known = serde_json::from_slice(body).ok()?;
+    (known.tid.len() <= 255).then_some(known.tid)
 }
 
 fn ack(acker: Acker) {

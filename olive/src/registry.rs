@@ -166,9 +166,14 @@ where
 {
     fn call(&self, args: &str, kwargs: &str) -> Result<Box<RawValue>, TaskError> {
         let parameter = match (is_empty(args), is_empty(kwargs)) {
-            (true, true) => serde_json::from_str(kwargs).map_err(|_| wrong_count(1, args))?,
-            (true, false) => serde_json::from_str(kwargs)
-                .map_err(|e| TaskError::new("TypeError", format!("kwargs do not fit: {e}")))?,
+            (true, no_kwargs) => serde_json::from_str(kwargs).map_err(|e| {
+                let text = e.to_string();
+                // The parameter is no struct, and nothing was given.
+                if no_kwargs && text.starts_with("invalid type: map") {
+                    return wrong_count(1, args);
+                }
+                TaskError::new("TypeError", format!("kwargs do not fit: {text}"))
+            })?,
             (false, true) => {
                 let (parameter,) = positional::<(A,)>(1, args)?;
                 parameter

@@ -10,6 +10,7 @@ on_both_brokers! {
     bodies_that_are_no_jobs,
     bodies_of_16_mib_and_more,
     what_a_producer_added_stays,
+    headers_that_fill_a_frame,
     an_unknown_task,
     python_functions_that_fail,
     results_that_json_cannot_hold,
@@ -141,6 +142,26 @@ fn what_a_producer_added_stays(broker: &Broker) {
     assert_eq!(letter.header("x-shop"), "Lille");
     // What we promise to keep has to survive a restart of the broker, whatever the producer wished.
     assert_eq!(*kept.delivery_mode(), Some(2));
+    assert_all_is_well(&site, &worker);
+}
+
+/// Found by review: with ours beside them these headers do not fit into one frame, the broker closed the connection
+/// for it, and the dead letter was sent again for ever.
+fn headers_that_fill_a_frame(broker: &Broker) {
+    let site = Site::new(broker);
+    let worker = worker(&site);
+    let headers = header("filler", &"h".repeat(130_900));
+    site.publish(&Message {
+        body: b"bad".to_vec(),
+        properties: BasicProperties::default().with_headers(headers),
+    });
+    let letter = site.next_dead_letter();
+    assert_eq!(letter.reason, "malformed");
+    assert_eq!(letter.body, b"bad");
+    assert!(
+        letter.error.contains("headers were too large"),
+        "{letter:?}"
+    );
     assert_all_is_well(&site, &worker);
 }
 

@@ -7,6 +7,7 @@ use support::{Broker, Message, Site, on_both_brokers};
 on_both_brokers! {
     a_result_goes_to_every_address,
     a_result_that_nobody_takes_is_kept,
+    who_asked_for_a_result_too_large_is_told,
 }
 
 /// Publishes a job that names these addresses: an exchange and key in its body, a queue in `reply_to`.
@@ -116,6 +117,22 @@ fn a_result_that_nobody_takes_is_kept(broker: &Broker) {
     assert_eq!(site.next_dead_letter().reason, "failed");
 
     assert_eq!(site.call(done, json!([])).status(), "done");
+    worker.drain();
+    site.assert_settled();
+}
+
+fn who_asked_for_a_result_too_large_is_told(broker: &Broker) {
+    let site = Site::new(broker);
+    let worker = site.worker().python("myapp.tasks").start();
+    let reply = site.call("myapp.tasks.large", json!([17 << 20]));
+    assert_eq!(reply.status(), "failed");
+    assert!(reply.error().contains("ResultTooLarge"), "{reply:?}");
+    let letter = site.next_dead_letter();
+    assert_eq!(letter.reason, "result-undeliverable");
+    assert_eq!(
+        site.call("olive.tasks.do_nothing", json!([])).status(),
+        "done"
+    );
     worker.drain();
     site.assert_settled();
 }

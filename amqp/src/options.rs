@@ -30,6 +30,10 @@ impl Mechanism {
     }
 }
 
+/// The client property by which a connection says what it is for, and its one value that means something.
+pub(crate) const ROLE: &str = "olive-role";
+pub(crate) const ROLE_RESULTS: &str = "results";
+
 /// Everything needed to open a connection. [`ConnectOptions::default`] is a broker on this machine as `guest`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
@@ -58,6 +62,8 @@ pub struct ConnectOptions {
     pub max_message_bytes: u64,
     /// What the broker's management shows as this connection's name. Default none.
     pub connection_name: Option<String>,
+    /// Client properties to send beside those we always do: a few short names and texts. Default none.
+    pub client_properties: Vec<(String, String)>,
     /// Limit for the whole of opening: name, TCP, TLS, login. Default 10 s.
     pub connect_timeout: Duration,
     /// Limit for the server's answer to a declare, bind and the like. Default 20 s.
@@ -88,6 +94,7 @@ impl Default for ConnectOptions {
             frame_max: 128 * 1024,
             max_message_bytes: 128 * 1024 * 1024,
             connection_name: None,
+            client_properties: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(20),
             publish_timeout: Duration::from_secs(30),
@@ -123,6 +130,14 @@ impl ConnectOptions {
     /// Sets the name that the broker's management shows.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.connection_name = Some(name.into());
+        self
+    }
+
+    /// Tells the embedded broker that this connection publishes results: at its memory mark it goes on reading
+    /// from it, up to a second mark. Other brokers show the property and do nothing with it.
+    pub fn brings_results(mut self) -> Self {
+        self.client_properties
+            .push((ROLE.into(), ROLE_RESULTS.into()));
         self
     }
 }

@@ -10,8 +10,15 @@ use std::time::Duration;
 
 /// Runs a scenario against a broker of its own, with a limit on its time.
 fn with_broker<F: Future<Output = ()> + 'static>(scenario: impl FnOnce(String) -> F + 'static) {
+    with_broker_of(Config::default(), scenario);
+}
+
+fn with_broker_of<F: Future<Output = ()> + 'static>(
+    mut config: Config,
+    scenario: impl FnOnce(String) -> F + 'static,
+) {
+    config.listen = ([127, 0, 0, 1], 0).into();
     kernel::run(async move {
-        let config = Config::on(([127, 0, 0, 1], 0).into());
         let broker = Broker::bind(config, MemoryStore::new()).await.unwrap();
         let url = format!("amqp://guest:guest@{}/%2F", broker.local_addr());
         let stopper = broker.stopper();
@@ -123,5 +130,58 @@ fn direct_replies_come_back() {
                 .unwrap();
             assert_eq!(delivery(&mut replies).await.body, b"pong");
         }
+    });
+}
+
+/// A worker whose results are confirmed before its jobs are acked, at the memory mark: the producer waits, the
+/// worker gets memory down, and the producer goes on.
+#[test]
+fn a_worker_gets_on_while_memory_is_short() {
+    let config = Config {
+        memory_high_water: 64 * 1024,
+        ..Config::default()
+    };
+    with_broker_of(config, |url| async move {
+        let connect_as = async |is_worker: bool| {
+            let mut options = amqp::Uri::parse(&url).unwrap();
+            options.publish_timeout = Duration::from_secs(2);
+            if is_worker {
+                options = options.brings_results();
+            }
+            let connection = Connection::open(options).await.unwrap();
+            let channel = connection.channel().await.unwrap();
+            channel.confirm_select().await.unwrap();
+            (connection, channel)
+        };
+        let (_producing, producer) = connect_as(false).await;
+        let (_resulting, results) = connect_as(true).await;
+        for queue in ["jobs", "replies"] {
+            let declare = QueueDeclare::new(queue);
+            producer.queue_declare(declare).await.unwrap();
+        }
+        // Both have published before memory is short.
+        let reply = Publish::new("", "replies", b"result");
+        results.publish(reply).await.unwrap();
+        let mut jobs = 0;
+        while producer
+            .publish(Publish::new("", "jobs", &[b'x'; 1000]))
+            .await
+            .is_ok()
+        {
+            jobs += 1;
+        }
+        assert!((50..70).contains(&jobs), "{jobs} jobs until it had to wait");
+
+        let consuming = connect(&url).await;
+        let channel = consuming.channel().await.unwrap();
+        channel.qos(5).await.unwrap();
+        let mut consumer = channel.consume(Consume::new("jobs")).await.unwrap();
+        for _ in 0..jobs {
+            let job = delivery(&mut consumer).await;
+            results.publish(reply).await.unwrap();
+            job.ack().unwrap();
+        }
+        let publish = Publish::new("", "jobs", b"another");
+        producer.publish(publish).await.unwrap();
     });
 }

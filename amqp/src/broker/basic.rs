@@ -119,6 +119,9 @@ impl Call<'_> {
         let now = self.world.now;
         let queue = self.world.vhost.queue_mut(key).expect("found by its name");
         queue.last_used = now;
+        if let Some(oldest) = queue.oldest() {
+            wire::check_fit(oldest.message.properties(), self.terms.frame_max)?;
+        }
         let Some(entry) = queue.pop() else {
             let empty = basic::AMQPMethod::GetEmpty(basic::GetEmpty {});
             self.say(AMQPClass::Basic(empty));

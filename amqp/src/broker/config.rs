@@ -39,7 +39,10 @@ pub struct Config {
     /// Connections at the same time; more are closed at once. Default 10,000.
     pub connections_max: usize,
     /// When the messages held are over this many bytes, connections that publish are not read from until it is
-    /// down by a fifth, and told so (`connection.blocked`). Default 1 GiB.
+    /// down by a fifth, and told so (`connection.blocked`). A connection that says of itself that it brings results
+    /// (client property `olive-role` = `results`) is held back only over a second mark, a quarter above this one,
+    /// until it is back at the first: memory falls when jobs are acked, and they are acked after their results are
+    /// taken. Default 1 GiB.
     pub memory_high_water: u64,
     /// Once this many bytes wait to be written to a connection, its consumers get no more until half of them are
     /// gone. Default 256 KiB.
@@ -69,6 +72,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Over so many bytes, connections that bring results are held back too.
+    pub(crate) fn second_memory_mark(&self) -> u64 {
+        self.memory_high_water
+            .saturating_add(self.memory_high_water / 4)
+    }
+
     /// The defaults on this address.
     pub fn on(listen: SocketAddr) -> Self {
         Config {

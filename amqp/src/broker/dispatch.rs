@@ -83,6 +83,10 @@ impl Node {
                     return;
                 }
                 let frame_max = peer.terms.frame_max;
+                if let Err(fault) = wire::check_fit(message.properties(), frame_max) {
+                    log::warn!("a direct reply is dropped: {}", fault.reply_text());
+                    return;
+                }
                 let (out, Some(channel)) = peer.out_and_channel(number) else {
                     return;
                 };
@@ -120,6 +124,14 @@ fn deliver_one(
         return false;
     };
     if !consumer.has_credit() {
+        return false;
+    }
+    let Some(oldest) = queue.oldest() else {
+        return false;
+    };
+    if let Err(fault) = wire::check_fit(oldest.message.properties(), frame_max) {
+        // The message stays for a consumer with larger frames.
+        peer.close_channel(number, fault, world);
         return false;
     }
     let Some(entry) = queue.pop() else {

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::peer::{Peer, Phase};
 use super::world::World;
+use crate::options::{ROLE, ROLE_RESULTS};
 use crate::protocol::connection::{AMQPMethod as Connection, OpenOk, Start, StartOk, Tune, TuneOk};
 use crate::protocol::{AMQPClass, AMQPValue, FRAME_MIN_SIZE, FieldTable, reply};
 use std::time::Duration;
@@ -111,6 +112,10 @@ fn log_in(peer: &mut Peer, ok: &StartOk, world: &World) -> Result<bool, Fault> {
     let knows = |name: &str| capabilities.inner().get(name) == Some(&AMQPValue::Boolean(true));
     peer.terms.knows_cancel = knows("consumer_cancel_notify");
     peer.terms.knows_blocked = knows("connection.blocked");
+    peer.terms.brings_results = matches!(
+        ok.client_properties.inner().get(ROLE),
+        Some(AMQPValue::LongString(role)) if role.as_bytes() == ROLE_RESULTS.as_bytes()
+    );
     peer.terms.knows_login_close = knows("authentication_failure_close");
 
     let mechanism = ok.mechanism.as_str();

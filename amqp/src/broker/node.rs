@@ -22,8 +22,37 @@ pub(crate) struct Node {
     pub(crate) world: World,
     /// Peers with something to write.
     pub(crate) touched: Vec<Key<Peer>>,
-    /// Memory is short: connections that publish are not read.
+    shortage: Shortage,
+}
+
+/// How short memory is, and so which connections are not read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Shortage {
+    /// Over the mark: those that publish.
     is_short: bool,
+    /// Over the second mark: those that bring results too.
+    is_full: bool,
+}
+
+impl Shortage {
+    /// Results pass the first mark: were they held back with the rest, no job would be acked and memory would
+    /// never fall. The second mark bounds them.
+    fn holds(self, peer: &Peer) -> bool {
+        let counts = match peer.terms.brings_results {
+            true => self.is_full,
+            false => self.is_short,
+        };
+        counts && peer.publishes
+    }
+
+    /// The same with so many bytes held. A mark once passed counts until memory is well below it.
+    fn after(self, memory: u64, config: &Config) -> Shortage {
+        let (first, second) = (config.memory_high_water, config.second_memory_mark());
+        Shortage {
+            is_short: memory > if self.is_short { first / 5 * 4 } else { first },
+            is_full: memory > if self.is_full { first } else { second },
+        }
+    }
 }
 
 impl Node {
@@ -33,7 +62,7 @@ impl Node {
             peers: Arena::default(),
             world: World::new(config, is_lasting),
             touched: Vec::new(),
-            is_short: false,
+            shortage: Shortage::default(),
         }
     }
 
@@ -70,7 +99,7 @@ impl Node {
     pub(crate) fn takes_input(&self, key: Key<Peer>) -> bool {
         self.peers
             .get(key)
-            .is_none_or(|peer| peer.takes_input(&self.world) && !(self.is_short && peer.publishes))
+            .is_none_or(|peer| peer.takes_input(&self.world) && !self.shortage.holds(peer))
     }
 
     /// A connection has ended, in whatever way.
@@ -210,18 +239,18 @@ impl Node {
         self.world.confirming = confirming;
     }
 
-    /// Compares the messages held with the high-water mark, and tells those it concerns.
+    /// Compares the messages held with the two marks, and tells those it concerns.
     fn weigh(&mut self) {
-        let mark = self.world.config.memory_high_water;
-        let was_short = self.is_short;
-        self.is_short = match was_short {
-            false => self.world.memory > mark,
-            true => self.world.memory > mark / 5 * 4,
-        };
-        if !self.is_short && !was_short {
+        let was = self.shortage;
+        let is = was.after(self.world.memory, &self.world.config);
+        self.shortage = is;
+        if !is.is_short && !was.is_short {
             return;
         }
-        if self.is_short && !was_short {
+        if is.is_full && !was.is_full {
+            log::warn!("messages in memory are over the second mark: results have to wait too");
+        }
+        if is.is_short && !was.is_short {
             log::warn!(
                 "messages in memory are over the mark: connections that publish have to wait"
             );
@@ -230,7 +259,7 @@ impl Node {
             let Some(peer) = self.peers.get_mut(key) else {
                 continue;
             };
-            let is_held = self.is_short && peer.publishes;
+            let is_held = is.holds(peer);
             if peer.phase != Phase::Running || is_held == peer.was_told_blocked {
                 continue;
             }

@@ -38,10 +38,14 @@ const ALL_CAPABILITIES: [&str; 3] = [
 impl Client {
     /// Connects and goes through the handshake; channel 1 is open then.
     pub(super) fn open(node: &mut Node) -> Client {
+        Self::open_with(node, None, 4096)
+    }
+
+    fn open_with(node: &mut Node, role: Option<&str>, frame_max: u32) -> Client {
         let client = Client {
             key: node.connect(true, "test".into()),
         };
-        client.send(node, &handshake_bytes());
+        client.send(node, &handshake_as(role, frame_max));
         assert_eq!(node.phase(client.key), Some(Phase::Running));
         client.drop_output(node);
         client
@@ -153,6 +157,10 @@ impl Client {
 }
 
 pub(super) fn handshake_bytes() -> Vec<u8> {
+    handshake_as(None, 4096)
+}
+
+fn handshake_as(role: Option<&str>, frame_max: u32) -> Vec<u8> {
     let mut capabilities = FieldTable::default();
     for name in ALL_CAPABILITIES {
         capabilities.insert(name.into(), crate::protocol::AMQPValue::Boolean(true));
@@ -160,6 +168,10 @@ pub(super) fn handshake_bytes() -> Vec<u8> {
     let mut client_properties = FieldTable::default();
     let capabilities = crate::protocol::AMQPValue::FieldTable(capabilities);
     client_properties.insert("capabilities".into(), capabilities);
+    if let Some(role) = role {
+        let role = crate::protocol::AMQPValue::LongString(role.into());
+        client_properties.insert("olive-role".into(), role);
+    }
     let mut bytes = PROTOCOL_HEADER.to_vec();
     let start_ok = connection::StartOk {
         client_properties,
@@ -169,7 +181,7 @@ pub(super) fn handshake_bytes() -> Vec<u8> {
     };
     let tune_ok = connection::TuneOk {
         channel_max: 100,
-        frame_max: 4096,
+        frame_max,
         heartbeat: 0,
     };
     let open = connection::Open {
@@ -441,6 +453,119 @@ fn memory_has_a_mark() {
     assert!(node.takes_input(publisher.key));
     assert_eq!(is_blocked(&publisher.take(&mut node)[0]), Some(false));
     assert_eq!(node.world.memory, 0);
+}
+
+/// The worker acks a job once its result is taken. Results pass the first mark, so that acks can bring memory down
+/// and the producer is read again; a second mark bounds them.
+#[test]
+fn results_pass_the_memory_mark_up_to_a_second_one() {
+    let config = Config {
+        memory_high_water: 10_000,
+        ..Config::default()
+    };
+    let mut node = Node::new(config, false);
+    let (producer, worker) = (Client::open(&mut node), Client::open(&mut node));
+    let results = Client::open_with(&mut node, Some("results"), 4096);
+    let other = Client::open_with(&mut node, Some("something else"), 4096);
+    producer.declare(&mut node, "jobs");
+    producer.declare(&mut node, "replies");
+    worker.consume(&mut node, "jobs", 0);
+    // Everyone publishes, so everyone could be held back.
+    for client in [&producer, &results, &other] {
+        client.publish(&mut node, "replies", b"", false);
+    }
+    for _ in 0..9 {
+        producer.publish(&mut node, "jobs", &[b'x'; 1000], false);
+    }
+    turn(&mut node);
+    let read = |node: &Node| [&producer, &other, &results].map(|c| node.takes_input(c.key));
+    assert_eq!(read(&node), [false, false, true]);
+    results.drop_output(&mut node);
+
+    // Results go on; with each a job is acked.
+    for tag in 1..=3 {
+        results.publish(&mut node, "replies", b"small", false);
+        turn(&mut node);
+        assert_eq!(read(&node), [false, false, true]);
+        worker.ack(&mut node, tag);
+        turn(&mut node);
+    }
+    assert_eq!(read(&node), [true; 3]);
+    assert_eq!(results.take(&mut node), [], "it was never told to stop");
+
+    // Results that nobody consumes come to their own bound.
+    for _ in 0..5 {
+        assert!(node.takes_input(results.key));
+        results.publish(&mut node, "replies", &[b'x'; 1000], false);
+        turn(&mut node);
+    }
+    assert!(node.world.memory > 12_500);
+    assert_eq!(read(&node), [false; 3]);
+    let told = results.take(&mut node);
+    let [Out::Other(0, AMQPClass::Connection(connection::AMQPMethod::Blocked(_)))] = &told[..]
+    else {
+        panic!("{told:?}");
+    };
+    // Back at the first mark the results go on, and the producer later.
+    for tag in 4..=7 {
+        worker.ack(&mut node, tag);
+    }
+    turn(&mut node);
+    assert!((8000..=10_000).contains(&node.world.memory));
+    assert_eq!(read(&node), [false, false, true]);
+    for tag in 8..=9 {
+        worker.ack(&mut node, tag);
+    }
+    turn(&mut node);
+    assert_eq!(read(&node), [true; 3]);
+}
+
+/// Properties cannot be cut into frames: a consumer whose frames are too small for them loses its channel, and the
+/// message waits for one who can take it.
+#[test]
+fn properties_over_the_consumers_frame_max_are_not_sent() {
+    let mut node = node(false);
+    let large = Client::open_with(&mut node, None, 100_000);
+    let (small, getter) = (Client::open(&mut node), Client::open(&mut node));
+    large.declare(&mut node, "q");
+    small.consume(&mut node, "q", 0);
+    small.drop_output(&mut node);
+    large.publish(&mut node, "q", b"first", false);
+    let mut headers = FieldTable::default();
+    let text = crate::protocol::AMQPValue::LongString("x".repeat(5000).into());
+    headers.insert("h".into(), text);
+    let properties = RawProperties::from(BasicProperties::default().with_headers(headers));
+    let publish = Publish {
+        routing_key: "q",
+        ..Publish::default()
+    };
+    let mut bytes = Vec::new();
+    encode::publish(&mut bytes, 1, &publish, properties.as_wire(), b"big", 9000);
+    large.send(&mut node, &bytes);
+    turn(&mut node);
+    let closed = |out: Vec<Out>| match out.last() {
+        Some(Out::Other(1, AMQPClass::Channel(channel::AMQPMethod::Close(close)))) => {
+            close.reply_code
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(closed(small.take(&mut node)), 406);
+    assert_eq!(node.phase(small.key), Some(Phase::Running));
+    assert_eq!(node.message_count(), 2);
+
+    large.consume(&mut node, "q", 0);
+    turn(&mut node);
+    assert_eq!(large.take_bodies(&mut node), ["first", "big"]);
+    node.disconnect(large.key);
+    let get = basic::AMQPMethod::Get(basic::Get {
+        queue: "q".into(),
+        no_ack: true,
+    });
+    getter.call(&mut node, AMQPClass::Basic(get.clone()));
+    assert!(matches!(getter.take(&mut node)[0], Out::GetOk(1)));
+    getter.call(&mut node, AMQPClass::Basic(get));
+    assert_eq!(closed(getter.take(&mut node)), 406);
+    assert_eq!(node.message_count(), 1);
 }
 
 /// A peer that asks and never reads the answers is not listened to for ever.

@@ -36,6 +36,8 @@ pub(crate) struct Terms {
     pub(crate) knows_cancel: bool,
     /// The client understands `connection.blocked`.
     pub(crate) knows_blocked: bool,
+    /// What the client publishes are results: jobs are acked once they are taken, so it is held back last.
+    pub(crate) brings_results: bool,
     /// The client wants a Close when its login is refused, not only the end of the connection.
     pub(crate) knows_login_close: bool,
 }
@@ -88,6 +90,7 @@ impl Peer {
                 heartbeat: Duration::ZERO,
                 knows_cancel: false,
                 knows_blocked: false,
+                brings_results: false,
                 knows_login_close: false,
             },
             slots: Vec::new(),

@@ -98,6 +98,8 @@ impl Call<'_> {
                 return Err(Fault::precondition("fast reply consumer does not exist"));
             };
             let rewritten = reply_to::rewrite(properties, &fields, &replies.address);
+            // It has grown, and may have to come back to its publisher.
+            wire::check_fit(&rewritten, self.terms.frame_max)?;
             return assembly.header(header, &rewritten, body_max);
         }
         assembly.header(header, properties, body_max)

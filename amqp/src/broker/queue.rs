@@ -137,14 +137,19 @@ impl Queue {
         entry
     }
 
+    /// The oldest message, which [`Queue::pop`] would take.
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<&Entry> {
+        match self.returned.first_key_value() {
+            Some((_, entry)) => Some(entry),
+            None => self.ready.front(),
+        }
+    }
+
     /// Takes the oldest message out if its time has passed. One behind it waits until it is the oldest itself, as
     /// on RabbitMQ.
     pub(crate) fn pop_expired(&mut self, now: u64) -> Option<Entry> {
-        let oldest = match self.returned.first_key_value() {
-            Some((_, entry)) => entry,
-            None => self.ready.front()?,
-        };
-        if now > oldest.expires {
+        if now > self.oldest()?.expires {
             self.pop()
         } else {
             None

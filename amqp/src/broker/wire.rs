@@ -3,7 +3,9 @@
 //! `codec::encode` writes the same from separate names; here exchange and key already stand together in wire form,
 //! so a delivery is a few copies into a buffer that was grown once. A test holds the two byte for byte equal.
 
+use super::fault::Fault;
 use super::message::Message;
+use crate::codec::encode;
 use crate::protocol::{BASIC_CLASS, FRAME_OVERHEAD};
 
 const METHOD: u8 = 1;
@@ -78,6 +80,19 @@ pub(crate) fn get_ok(
         message.properties(),
         message.body(),
     );
+}
+
+/// Whether a client can be sent content with these properties: they go out in one frame. It was published over a
+/// connection with larger frames if not.
+#[inline]
+pub(crate) fn check_fit(properties: &[u8], frame_max: u32) -> Result<(), Fault> {
+    let len = encode::header_frame_len(properties);
+    if len <= frame_max as usize {
+        return Ok(());
+    }
+    Err(Fault::precondition(format!(
+        "a message's properties make a frame of {len} bytes, over the negotiated frame_max of {frame_max}"
+    )))
 }
 
 /// Grows the buffer once for the whole message.

@@ -163,6 +163,13 @@ pub fn content(out: &mut Vec<u8>, channel: u16, properties: &[u8], body: &[u8], 
     }
 }
 
+/// How long the frame of a content header with these properties is. It cannot be cut, so whoever takes properties
+/// from somebody compares it with `frame_max` first.
+#[inline]
+pub fn header_frame_len(properties: &[u8]) -> usize {
+    FRAME_OVERHEAD + 12 + properties.len()
+}
+
 /// A content header of class `basic`.
 #[inline]
 pub fn header(out: &mut Vec<u8>, channel: u16, body_size: u64, properties: &[u8]) {

@@ -157,14 +157,25 @@ impl Channel {
         Ok(call)
     }
 
-    /// Sends a method without an answer. Acks noted before it go first.
+    /// Sends a method without an answer. Acks noted before it go first. A method that no frame can hold (large
+    /// arguments) is refused, and none of it is written.
     pub(crate) fn send(&self, method: &AMQPClass) -> Result<(), Error> {
         self.check_open()?;
+        let frame_max = self.core.frame_max() as usize;
+        let mut len = 0;
         self.core.write(|out| {
             self.collect_acks(out);
+            let start = out.len();
             encode::method(out, self.id, method);
+            len = out.len() - start;
+            if len > frame_max {
+                out.truncate(start);
+            }
         });
-        Ok(())
+        match len > frame_max {
+            true => Err(too_large("the arguments of the method", len, frame_max)),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn collect_acks(&self, out: &mut Vec<u8>) {
@@ -234,13 +245,18 @@ impl Channel {
             };
             return Err(PublishError::Closed(error));
         }
+        let frame_max = self.core.frame_max();
+        let len = encode::header_frame_len(message.properties.as_wire());
+        if len > frame_max as usize {
+            let error = too_large("the properties", len, frame_max as usize);
+            return Err(PublishError::Invalid(error));
+        }
         let method = crate::codec::Publish {
             exchange: message.exchange,
             routing_key: message.routing_key,
             mandatory: message.mandatory,
             immediate: false,
         };
-        let frame_max = self.core.frame_max();
         self.core.write(|out| {
             encode::publish(
                 out,
@@ -544,4 +560,12 @@ fn as_result(outcome: Outcome) -> Result<(), PublishError> {
         Outcome::Nacked => Err(PublishError::Nacked),
         Outcome::Returned(returned) => Err(PublishError::Unroutable(returned)),
     }
+}
+
+/// Only bodies are cut into frames; everything else has to fit into one.
+#[cold]
+fn too_large(what: &str, len: usize, frame_max: usize) -> Error {
+    Error::Invalid(format!(
+        "{what} make a frame of {len} bytes, and the connection's frame_max is {frame_max}"
+    ))
 }

@@ -273,6 +273,9 @@ fn client_properties(options: &ConnectOptions) -> FieldTable {
     if let Some(name) = &options.connection_name {
         table.insert("connection_name".into(), text(name));
     }
+    for (name, value) in &options.client_properties {
+        table.insert(name.as_str().into(), text(value));
+    }
     table
 }
 
@@ -379,5 +382,19 @@ mod tests {
             .step(tune(0, 0, 0), &options, &mut out)
             .unwrap_err();
         assert!(matches!(error, Error::Protocol { code: 503, .. }));
+    }
+
+    #[test]
+    fn more_properties_are_sent_beside_our_own() {
+        let options = ConnectOptions::default().named("n").brings_results();
+        let table = client_properties(&options);
+        let of = |name: &str| table.inner().get(name).cloned();
+        assert_eq!(
+            of("olive-role"),
+            Some(AMQPValue::LongString("results".into()))
+        );
+        assert!(of("product").is_some() && of("connection_name").is_some());
+        let table = client_properties(&ConnectOptions::default());
+        assert_eq!(table.inner().get("olive-role"), None);
     }
 }

@@ -654,3 +654,49 @@ fn properties_arrive_as_they_were_sent() {
         properties
     );
 }
+
+/// Only bodies are cut into frames. What cannot be cut is refused here, or the server would end the connection.
+#[test]
+fn what_no_frame_can_hold_is_refused_and_not_written() {
+    let mut script = Script::opened_with(ConnectOptions {
+        frame_max: 4096,
+        ..ConnectOptions::default()
+    });
+    let channel = script.open_channel();
+    script.confirms(&channel);
+    let with_header = |len: usize| {
+        let mut headers = FieldTable::default();
+        let text = crate::protocol::AMQPValue::LongString("x".repeat(len).into());
+        headers.insert("h".into(), text);
+        RawProperties::from(crate::protocol::BasicProperties::default().with_headers(headers))
+    };
+    // Frame 8, class, weight and size 12, flags 2, table 4, name 2, kind and length 5.
+    let most = 4096 - 8 - 12 - 2 - 4 - 2 - 5;
+    let (fits, over) = (with_header(most), with_header(most + 1));
+    let error = channel
+        .publish(&Publish::new("", "q", b"x").properties(&over))
+        .unwrap_err();
+    let PublishError::Invalid(Error::Invalid(text)) = error else {
+        panic!("{error}");
+    };
+    assert!(text.contains("4097") && text.contains("4096"), "{text}");
+    assert_eq!((script.output().len(), channel.unconfirmed()), (0, 0));
+
+    let number = channel.publish(&Publish::new("", "q", b"x").properties(&fits));
+    assert_eq!(number.unwrap(), Some(1), "no number was used");
+    let out = script.output();
+    let mut rest = &out[..];
+    while let Some((_, len)) = parse_frame(rest, 4096).unwrap() {
+        rest = &rest[len..];
+    }
+    assert!(rest.is_empty());
+
+    let mut declare = crate::protocol::queue::Declare::default();
+    let text = crate::protocol::AMQPValue::LongString("x".repeat(5000).into());
+    declare.arguments.insert("x-long".into(), text);
+    let declare = AMQPClass::Queue(crate::protocol::queue::AMQPMethod::Declare(declare));
+    let refused = channel.call(&declare, "queue.declare", (50, 11));
+    assert!(matches!(refused, Err(Error::Invalid(_))));
+    assert!(script.output().is_empty());
+    assert_eq!((channel.closed(), script.core.closed()), (None, None));
+}

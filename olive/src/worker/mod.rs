@@ -138,7 +138,7 @@ pub async fn run(
 
     let (happened, events) = kernel::sync::mailbox();
     let deliveries = Rc::clone(&fetch).keep(broker.clone().named("olive: deliveries"));
-    let letters = Rc::clone(&outbox).keep(broker.named("olive: results"));
+    let letters = Rc::clone(&outbox).keep(broker.named("olive: results").brings_results());
     let asked = stop.clone();
     let lines = [
         tell(&happened, "deliveries", async {

@@ -54,15 +54,15 @@ impl Worker {
             env: Vec::new(),
         };
         let stdio = [stdin_end.into(), stdout_end.into(), stderr_end.into()];
-        let by = kernel::now() + config.start_timeout;
-        if let Err(outcome) = self.spawn(&program, stdio, None, by).await? {
+        let stdin = AsyncFd::new(stdin)?;
+        let stdout = AsyncFd::new(stdout)?;
+        if let Err(outcome) = self.spawn(&program, stdio, None).await? {
             return Ok(outcome);
         }
 
         // Both at once: a program may write much before it has read all.
-        let feeder = Attached(kernel::spawn(feed(AsyncFd::new(stdin)?, input(request))));
+        let feeder = Attached(kernel::spawn(feed(stdin, input(request))));
         let collected = Rc::new(RefCell::new(Collected::default()));
-        let stdout = AsyncFd::new(stdout)?;
         let collecting = collect(
             stdout,
             collected.clone(),

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// First argument of the supervisor (see `supervise.rs`).
 pub(super) const SUPERVISE: &str = "__supervise";
@@ -23,6 +25,15 @@ pub fn enter_hidden_mode(registry: &Registry) -> Option<ExitCode> {
         RUST_WORKER => Some(rust_worker::main(registry)),
         _ => None,
     }
+}
+
+/// Lives on when these signals come: the main process decides when we go, not a signal to the
+/// whole service. A handler, not SIG_IGN: that one would be inherited by what we start.
+pub(super) fn outlast(signals: &[i32]) -> io::Result<()> {
+    for &signal in signals {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
 }
 
 /// Takes descriptor 0, where the pool put our channel, and leaves `/dev/null` in its place.

@@ -8,6 +8,7 @@ use super::fds;
 use super::frame::Decoder;
 use super::hidden::SUPERVISE;
 use super::message::{CONTROL_FRAME_MAX, Exit, FromSupervisor, Program, ToSupervisor};
+use super::shortage;
 use kernel::AsyncFd;
 use kernel::sync::{Event, Receiver, Sender, mailbox};
 use rustix::net::Shutdown;
@@ -129,6 +130,7 @@ impl Link {
         let control = AsyncFd::new(ours)?;
         let mut child = Command::new(program)
             .arg(SUPERVISE)
+            .args(shortage::raise_open_files().map(|soft| soft.to_string()))
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

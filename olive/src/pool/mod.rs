@@ -28,6 +28,7 @@ mod parent_death;
 mod python;
 mod roster;
 mod rust_worker;
+mod shortage;
 mod supervise;
 mod worker;
 
@@ -43,6 +44,7 @@ use kernel::sync::Event;
 use link::Living;
 use roster::{Kind, Roster, Taken};
 use serde_json::value::RawValue;
+use shortage::Spell;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
@@ -142,6 +144,8 @@ struct Inner {
     roster: RefCell<Roster<Worker, Rc<Seat>>>,
     living: Rc<Living>,
     closed: Cell<bool>,
+    /// Jobs that wait because the machine is short of something.
+    short: Cell<usize>,
 }
 
 /// Where a job waits for a worker. The line holds one handle and the waiting job the other.
@@ -151,12 +155,14 @@ struct Seat {
 }
 
 impl ProcessPool {
-    /// A pool without any process yet.
+    /// A pool without any process yet. Raises this process's soft limit on open files to the hard
+    /// one; the processes of the pool get the original.
     ///
     /// # Panics
     /// If `max_processes` is 0.
     pub fn new(config: PoolConfig) -> ProcessPool {
         assert!(config.max_processes > 0, "a pool needs room for a process");
+        shortage::raise_open_files();
         let roster = RefCell::new(Roster::new(config.max_processes));
         ProcessPool {
             inner: Rc::new(Inner {
@@ -164,11 +170,13 @@ impl ProcessPool {
                 roster,
                 living: Rc::default(),
                 closed: Cell::new(false),
+                short: Cell::new(0),
             }),
         }
     }
 
-    /// Runs one job and returns how it ended. Waits while all processes are busy.
+    /// Runs one job and returns how it ended. Waits while all processes are busy, and while the
+    /// machine has no descriptors or memory for one more: that is never an outcome.
     ///
     /// [`Outcome::Failed`] has, beside the kinds of the tasks themselves, `WorkerStartError`,
     /// `WorkerProtocolError`, `ArgumentsTooLarge`, `ArgumentsNotUsable`, `ResultTooLarge`,
@@ -192,12 +200,21 @@ impl ProcessPool {
             }
         }
         let mut lease = inner.lease(runner.kind()).await?;
-        match lease.run(&runner, &request, module).await {
-            Ok(outcome) => Ok(outcome),
-            Err(error) => match kernel::Error::in_io(&error) {
-                Some(error) => Err(error),
-                None => Ok(given_back(&request, &error)),
-            },
+        let mut spell = None;
+        loop {
+            let error = match lease.run(&runner, &request, module).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            if let Some(error) = kernel::Error::in_io(&error) {
+                return Err(error);
+            }
+            if !shortage::is_passing(&error) {
+                return Ok(given_back(&request, &error));
+            }
+            let spell = spell.get_or_insert_with(|| Spell::begin(inner, &error));
+            lease.give_up();
+            lease = inner.lease_when_short(runner.kind(), spell.pause()).await?;
         }
     }
 
@@ -238,7 +255,7 @@ impl ProcessPool {
     }
 }
 
-/// A fault around the process and not in the job (descriptors ran out, a supervisor was killed).
+/// A fault around the process and not in the job (a supervisor was killed).
 fn given_back(request: &Request, error: &io::Error) -> Outcome {
     log::error!("job {} {}: {error}", request.func, request.tid);
     Outcome::Died {
@@ -253,22 +270,73 @@ impl Inner {
             return Err(kernel::Error::Closed);
         }
         let taken = self.roster.borrow_mut().take(kind);
-        let worker = match taken {
-            Taken::Worker(worker) => Some(worker),
-            Taken::New => None,
-            Taken::Full => return self.wait_in_line(kind).await,
+        match self.lease_of(taken) {
+            Some(lease) => Ok(lease),
+            None => self.wait_in_line(kind).await,
+        }
+    }
+
+    fn lease_of(self: &Rc<Self>, taken: Taken<Worker>) -> Option<Lease> {
+        match taken {
+            Taken::Worker(worker) => Some(Lease::new(self, Some(worker))),
+            Taken::New => Some(Lease::new(self, None)),
+            Taken::Full => None,
+        }
+    }
+
+    /// For a job that could not be given a process: the next worker that comes free, or, after a
+    /// pause, one that is idle, of whatever kind, rather than one more.
+    async fn lease_when_short(
+        self: &Rc<Self>,
+        kind: Kind,
+        pause: Duration,
+    ) -> Result<Lease, kernel::Error> {
+        let seat = self.seat();
+        if self.closed.get() {
+            return Err(kernel::Error::Closed);
+        }
+        self.roster.borrow_mut().wait_first(kind, seat.clone());
+        let called = kernel::ignore_after(pause, seat.called.wait()).await?;
+        if let Some(lease) = seat.lease.take() {
+            return Ok(lease);
+        }
+        if called.is_some() || self.closed.get() {
+            return Err(kernel::Error::Closed);
+        }
+        let taken = {
+            let mut roster = self.roster.borrow_mut();
+            roster.forget(|other| Rc::ptr_eq(other, &seat));
+            roster.take_kept(kind)
         };
-        Ok(Lease::new(self, worker))
+        match self.lease_of(taken) {
+            Some(lease) => Ok(lease),
+            None => self.wait_in_line(kind).await,
+        }
+    }
+
+    fn seat(&self) -> Rc<Seat> {
+        Rc::new(Seat {
+            lease: RefCell::new(None),
+            called: Event::new(),
+        })
     }
 
     async fn wait_in_line(self: &Rc<Self>, kind: Kind) -> Result<Lease, kernel::Error> {
-        let seat = Rc::new(Seat {
-            lease: RefCell::new(None),
-            called: Event::new(),
-        });
+        let seat = self.seat();
         self.roster.borrow_mut().wait(kind, seat.clone());
         seat.called.wait().await?;
         seat.lease.take().ok_or(kernel::Error::Closed)
+    }
+
+    /// The last job that tried again tries no more: if the line relied on it, the next one starts.
+    fn spell_is_over(self: &Rc<Self>) {
+        let mut roster = self.roster.borrow_mut();
+        roster.forget(|seat| Rc::strong_count(seat) == 1);
+        if let Some(seat) = roster.next_stranded() {
+            drop(roster);
+            *seat.lease.borrow_mut() = Some(Lease::new(self, None));
+            seat.called.set();
+        }
     }
 
     /// Hands a worker, or the room for one, to the next in line, or puts it back.
@@ -298,6 +366,8 @@ struct Lease {
     worker: Option<Worker>,
     /// Set while nobody knows what the worker is doing: left so by an error or a cancellation.
     unsettled: bool,
+    /// Set when there is no place to hand on.
+    given_up: bool,
 }
 
 impl Lease {
@@ -306,9 +376,23 @@ impl Lease {
             pool: pool.clone(),
             worker,
             unsettled: false,
+            given_up: false,
         }
     }
 
+    /// Lets go of the worker, if there is one, and does not hand its place on: whoever is next
+    /// would fail as we did.
+    fn give_up(mut self) {
+        self.given_up = true;
+        self.worker = None; // its descriptors are what others may be waiting for
+        self.pool.roster.borrow_mut().lost();
+    }
+
+    /// Runs the job, once.
+    ///
+    /// # Errors
+    /// The kernel's, and faults around the process; those that [pass](shortage::is_passing) only
+    /// before the job has been given to a process.
     async fn run(
         &mut self,
         runner: &Runner,
@@ -320,6 +404,7 @@ impl Lease {
             Some(worker) => worker,
             None => match Worker::start(config, &self.pool.living) {
                 Ok(worker) => worker,
+                Err(error) if shortage::is_passing(&error) => return Err(error),
                 Err(error) => {
                     let program = config.program.display();
                     let text = format!("{program} does not start as a supervisor: {error}");
@@ -341,6 +426,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.given_up {
+            return;
+        }
         let useful = |worker: &Worker| !self.unsettled && !worker.is_lost();
         let worker = self.worker.take().filter(useful);
         self.pool.give_back(worker);

@@ -65,10 +65,19 @@ impl<W, T> Roster<W, T> {
 
     /// Takes a worker for a job: the one that needs the least done to it.
     pub fn take(&mut self, kind: Kind) -> Taken<W> {
+        self.take_rather(kind, self.total() >= self.max)
+    }
+
+    /// The same where one more is worse than replacing what an idle one has.
+    pub fn take_kept(&mut self, kind: Kind) -> Taken<W> {
+        self.take_rather(kind, true)
+    }
+
+    fn take_rather(&mut self, kind: Kind, replace: bool) -> Taken<W> {
         let found = self
             .same_kind(kind)
             .or_else(|| self.idle.iter().position(|idle| idle.holds.is_none()))
-            .or_else(|| (self.total() >= self.max && !self.idle.is_empty()).then_some(0));
+            .or_else(|| (replace && !self.idle.is_empty()).then_some(0));
         if let Some(index) = found {
             self.out += 1;
             return Taken::Worker(self.idle.remove(index).worker);
@@ -99,6 +108,15 @@ impl<W, T> Roster<W, T> {
         });
     }
 
+    /// Puts a job in line that has waited before.
+    pub fn wait_first(&mut self, kind: Kind, token: T) {
+        self.waiting.push_front(Waiting {
+            token,
+            kind,
+            overtaken: 0,
+        });
+    }
+
     /// Takes jobs out of the line that no longer wait.
     pub fn forget(&mut self, is_forgotten: impl Fn(&T) -> bool) {
         self.waiting.retain(|waiting| !is_forgotten(&waiting.token));
@@ -118,6 +136,16 @@ impl<W, T> Roster<W, T> {
             passed.overtaken += 1;
         }
         self.waiting.remove(index).map(|waiting| waiting.token)
+    }
+
+    /// Whoever is next in line when nobody is out who could come free, for a new worker.
+    pub fn next_stranded(&mut self) -> Option<T> {
+        if self.out > 0 {
+            return None;
+        }
+        let token = self.next_waiting(None)?;
+        self.out += 1;
+        Some(token)
     }
 
     /// A worker has come back and nobody waits.
@@ -195,6 +223,20 @@ mod tests {
         roster.put_back(0, Some(Rust));
         assert_eq!(roster.take(Python), Taken::New);
         assert_eq!(roster.take(Python), Taken::Worker(0));
+    }
+
+    #[test]
+    fn where_one_more_cannot_be_started_an_idle_one_makes_room() {
+        let mut roster = roster(3);
+        assert_eq!(roster.take(Rust), Taken::New);
+        assert_eq!(roster.take(Python), Taken::New);
+        roster.put_back(0, Some(Rust));
+        roster.lost(); // the Python one did not start
+        assert_eq!(roster.take_kept(Python), Taken::Worker(0));
+        assert_eq!(roster.take_kept(Python), Taken::New);
+        roster.wait(Python, "later");
+        roster.wait_first(Python, "earlier");
+        assert_eq!(roster.next_waiting(Some(Python)), Some("earlier"));
     }
 
     #[test]

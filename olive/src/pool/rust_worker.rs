@@ -1,10 +1,11 @@
 //! A process that runs Rust tasks of this very binary, one at a time (`__rust-worker`).
 
 use super::frame;
-use super::hidden::take_stdin;
+use super::hidden::{self, take_stdin};
 use super::message::{Call, Reply, ToWorker};
 use crate::outcome::TaskError;
 use crate::registry::Registry;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn serve(registry: &Registry) -> io::Result<()> {
         .ok()
         .and_then(|max| max.parse().ok())
         .ok_or_else(|| io::Error::other(format!("{FRAME_MAX} is not set")))?;
+    hidden::outlast(&[SIGTERM, SIGINT])?;
     log_to_stderr();
     let mut writer = UnixStream::from(take_stdin()?);
     let mut reader = BufReader::new(writer.try_clone()?);

@@ -5,9 +5,11 @@ of the way at once, so that print() and input() meet an ordinary standard output
 The other end is olive/src/pool/message.rs. Python 3.8 or later, standard library only;
 what costs start-up time and is seldom needed (asyncio, traceback) is imported where it is.
 """
+import _thread
 import importlib
 import json
 import os
+import signal
 import struct
 import sys
 
@@ -162,7 +164,35 @@ def flush():
             pass
 
 
+def outlast(*signals):
+    """Lives on when these come: the main process decides when we go, not a signal to the service.
+
+    A handler, for SIG_IGN would pass on to programs that the job starts; and copies that the job
+    forks get back what was there, for multiprocessing ends its own by SIGTERM.
+    """
+    def nothing(number, frame):
+        pass
+
+    before = {number: signal.signal(number, nothing) for number in signals}
+    forking = _thread._local()
+
+    def hold():  # a signal to a copy that has not got its handlers back yet would be lost
+        forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def release():
+        signal.pthread_sigmask(signal.SIG_SETMASK, forking.mask)
+
+    def restore():
+        for number, handler in before.items():
+            if signal.getsignal(number) is nothing:
+                signal.signal(number, handler)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=restore)
+
+
 def main():
+    outlast(signal.SIGTERM, signal.SIGINT)
     listed = json.loads(os.environ.pop("OLIVE_MODULES"))
     channel = Channel(int(os.environ.pop("OLIVE_FRAME_MAX")))
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -16,9 +16,9 @@
 //!
 //! Should the supervisor itself be killed, the child dies by its parent-death signal.
 
-use super::hidden::take_stdin;
+use super::hidden::{self, take_stdin};
 use super::message::{CONTROL_FRAME_MAX, Exit, FromSupervisor, Program, ToSupervisor};
-use super::{fds, frame, parent_death};
+use super::{fds, frame, parent_death, shortage};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -28,8 +28,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// The hidden mode's main: returns when the main process is gone or wants us to go.
 pub(super) fn main() -> ExitCode {
@@ -54,10 +52,10 @@ impl Supervisor {
         let control = UnixStream::from(take_stdin()?);
         control.peer_addr()?; // not a socket: started by hand
         process::set_child_subreaper(Some(process::getpid()))?;
-        // The main process decides when we go, not a signal to the whole service. A handler, not
-        // SIG_IGN: that one would be inherited by the child.
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        hidden::outlast(&[SIGTERM, SIGINT, SIGHUP])?;
+        // What we start has the limit that the main process was started with.
+        if let Some(soft) = std::env::args().nth(2).and_then(|soft| soft.parse().ok()) {
+            shortage::limit_open_files(soft)?;
         }
         let (deaths, bell) = UnixStream::pair()?;
         deaths.set_nonblocking(true)?;
@@ -149,7 +147,7 @@ impl Supervisor {
             Ok(pid) => FromSupervisor::Spawned { pid },
             Err(error) => FromSupervisor::SpawnFailed {
                 message: error.to_string(),
-                passing: is_passing(&error),
+                passing: shortage::is_passing(&error),
             },
         }
     }
@@ -211,19 +209,4 @@ fn children() -> Vec<Pid> {
     numbers
         .filter_map(|number| Pid::from_raw(number.parse().ok()?))
         .collect()
-}
-
-/// Faults of the machine's moment, not of the program.
-fn is_passing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let passing = [
-        Errno::AGAIN,
-        Errno::NOMEM,
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::TXTBSY,
-    ];
-    passing
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

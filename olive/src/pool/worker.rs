@@ -14,6 +14,7 @@ use super::frame::{self, TooLarge};
 use super::link::{Link, Living};
 use super::message::{Call, Exit, Program, Reply, ToWorker};
 use super::roster::Kind;
+use super::shortage::Short;
 use super::{PoolConfig, Request, hidden, python, rust_worker};
 use crate::outcome::{Outcome, TaskError};
 use kernel::AsyncFd;
@@ -24,8 +25,6 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Between two tries to start a process when the machine is short of something.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// From the end of a process's channel to its own end, which must follow.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,7 +102,7 @@ impl Worker {
             stdio,
         } = Ends::new(source)?;
         let channel = Some(frames.clone());
-        if let Err(error) = self.spawn(&program, stdio, channel, by).await? {
+        if let Err(error) = self.spawn(&program, stdio, channel).await? {
             return Ok(Err(error));
         }
         self.child = Some(Child::new(kind, frames, outputs, config.frame_max));
@@ -113,26 +112,22 @@ impl Worker {
         }
     }
 
-    /// Starts a program below the supervisor, and again while the machine is short of something.
+    /// Starts a program below the supervisor. That the machine is short of something is an error
+    /// and no outcome.
     pub(super) async fn spawn(
         &mut self,
         program: &Program,
         stdio: [OwnedFd; 3],
         frames: Option<Rc<AsyncFd<UnixStream>>>,
-        by: Instant,
     ) -> io::Result<Step<()>> {
-        loop {
-            match self.link.spawn(program, &stdio, frames.clone()).await? {
-                Ok(()) => return Ok(Ok(())),
-                Err(error) if error.passing && kernel::now() < by => {
-                    kernel::sleep(RETRY_PAUSE).await.map_err(io::Error::from)?;
-                }
-                Err(error) => {
-                    let text = format!("{} does not start: {}", program.argv[0], error.message);
-                    return Ok(Err(failed("WorkerStartError", text)));
-                }
-            }
+        let Err(error) = self.link.spawn(program, &stdio, frames).await? else {
+            return Ok(Ok(()));
+        };
+        let text = format!("{} does not start: {}", program.argv[0], error.message);
+        if error.passing {
+            return Err(io::Error::other(Short(text)));
         }
+        Ok(Err(failed("WorkerStartError", text)))
     }
 
     /// Imports a module, unless the process has it.

@@ -4,7 +4,7 @@ use super::support::*;
 use libtest_mimic::Trial;
 use olive::outcome::Outcome;
 use olive::pool::{ProcessPool, Request, Runner};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -43,6 +43,18 @@ pub fn trials() -> Vec<Trial> {
         (
             "a_supervisor_reaps_orphans_and_ignores_signals",
             a_supervisor_reaps_orphans_and_ignores_signals,
+        ),
+        (
+            "a_job_outlasts_the_signals_to_the_service",
+            a_job_outlasts_the_signals_to_the_service,
+        ),
+        (
+            "a_machine_short_of_descriptors_fails_no_job",
+            a_machine_short_of_descriptors_fails_no_job,
+        ),
+        (
+            "only_the_main_process_has_more_descriptors",
+            only_the_main_process_has_more_descriptors,
         ),
         ("shutdown_ends_what_runs", shutdown_ends_what_runs),
         (
@@ -244,6 +256,52 @@ fn a_supervisor_reaps_orphans_and_ignores_signals() {
     });
 }
 
+/// A service manager may send them to every process of the service, not to the main one alone.
+fn a_job_outlasts_the_signals_to_the_service() {
+    with_pool(config(2), async |pool| {
+        let folder = Folder::new();
+        let (up, go) = (folder.path("up"), folder.path("go"));
+        let request = |name| python_request(name, &format!("[{up:?}, {go:?}]"));
+        let in_python = start(&pool, Runner::Python, request("wait_for"));
+        let interrupted = async |pid| {
+            for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+                kill_process(pid, signal).unwrap();
+                kernel::sleep(Duration::from_millis(20)).await.unwrap();
+            }
+        };
+        interrupted(announced(&up).await[0]).await;
+        std::fs::write(&go, "").unwrap();
+        value(in_python.join().await.unwrap());
+
+        let pid: i32 = value(rust(&pool, "pid", "[]").await).parse().unwrap();
+        let nap = super::support::request("nap", "[200]");
+        let in_rust = start(&pool, Runner::Rust, nap);
+        kernel::sleep(Duration::from_millis(20)).await.unwrap();
+        interrupted(Pid::from_raw(pid).unwrap()).await;
+        assert_eq!(value(in_rust.join().await.unwrap()), pid.to_string());
+
+        // What a job starts or forks dies by them as ever.
+        assert_eq!(
+            value(python(&pool, "ends_of_children", "[]").await),
+            "[-15,-15]"
+        );
+    });
+}
+
+fn a_machine_short_of_descriptors_fails_no_job() {
+    assert_scene("short");
+}
+
+fn only_the_main_process_has_more_descriptors() {
+    assert_scene("raised");
+}
+
+fn assert_scene(name: &str) {
+    let output = scene(name, "").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+}
+
 fn shutdown_ends_what_runs() {
     with_pool(config(3), async |pool| {
         value(rust(&pool, "pid", "[]").await);
@@ -260,9 +318,7 @@ fn shutdown_ends_what_runs() {
 
 /// In a process of its own (a scene), for it counts what the process has.
 fn nothing_is_left_open_or_unreaped() {
-    let output = scene("count", "").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
+    assert_scene("count");
 }
 
 fn nothing_outlives_a_killed_main_process() {
@@ -293,10 +349,10 @@ fn scene(name: &str, argument: &str) -> Command {
     command
         .args(["__scene", name, argument])
         .stdout(Stdio::null())
-        .stderr(if name == "count" {
-            Stdio::piped()
-        } else {
+        .stderr(if name == "hold" {
             Stdio::inherit()
+        } else {
+            Stdio::piped()
         });
     command
 }
@@ -307,6 +363,8 @@ pub fn enter_scene() -> Option<ExitCode> {
         [mode, name, argument] if mode == "__scene" => {
             match &name[..] {
                 "count" => count(),
+                "short" => short(),
+                "raised" => raised(),
                 _ => hold(argument.into()),
             }
             Some(ExitCode::SUCCESS)
@@ -321,6 +379,47 @@ fn hold(up: PathBuf) {
         let first = start(&pool, Runner::Python, family(&up.with_extension("first")));
         let second = start(&pool, Runner::Python, family(&up.with_extension("second")));
         let _ = (first.join().await, second.join().await);
+    });
+}
+
+fn limit_open_files(soft: u64, hard: Option<u64>) {
+    let limit = Rlimit {
+        current: Some(soft),
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// Room for some six processes where twenty may be.
+fn short() {
+    limit_open_files(40, Some(40));
+    with_pool(config(20), async |pool| {
+        let jobs: Vec<_> = (0..60)
+            .map(|n| {
+                let (runner, request) = match n % 10 {
+                    0 => (sh("echo $$"), request_sh()),
+                    5 => (Runner::Rust, request("pid", "[]")),
+                    _ => (Runner::Python, python_request("add", "[1]")),
+                };
+                start(&pool, runner, request)
+            })
+            .collect();
+        for job in jobs {
+            value(job.join().await.unwrap());
+        }
+        let nowhere = Runner::Executable(vec!["/nowhere/at-all".into()]);
+        let outcome = pool.run(nowhere, request_sh()).await.unwrap();
+        assert_eq!(error(outcome).kind, "WorkerStartError");
+    });
+}
+
+fn raised() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    limit_open_files(64, hard);
+    with_pool(config(1), async move |pool| {
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
+        assert_eq!(value(shell(&pool, "ulimit -S -n", "[]").await), "64");
+        assert_eq!(value(python(&pool, "open_files_max", "[]").await), "64");
     });
 }
 

@@ -19,6 +19,10 @@ pub const GENEROUS: Duration = Duration::from_secs(60);
 pub fn registry() -> Registry {
     let mut tasks = Registry::with_builtins();
     tasks.add("pid", || Ok::<_, TaskError>(std::process::id()));
+    tasks.add("nap", |millis: u64| {
+        std::thread::sleep(Duration::from_millis(millis));
+        Ok::<_, TaskError>(std::process::id())
+    });
     tasks.add("add", |a: i64, b: i64| Ok::<_, TaskError>(a + b));
     tasks.add("fail", || Err::<(), _>("no".to_string()));
     tasks.add("panic", || -> Result<(), String> { panic!("on purpose") });

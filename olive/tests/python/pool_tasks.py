@@ -1,6 +1,8 @@
 """Tasks for olive/tests/pool_processes.rs."""
 import ctypes
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -31,6 +33,27 @@ def sleep(seconds, announce=None):
     if announce:
         tell(announce, [os.getpid()])
     time.sleep(seconds)
+
+
+def wait_for(announce, go):
+    tell(announce, [os.getpid()])
+    while not os.path.exists(go):
+        time.sleep(0.01)
+
+
+def ends_of_children():
+    """How a program and a fork of ours end by SIGTERM."""
+    program = subprocess.Popen(["sleep", "600"])
+    program.terminate()
+    forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    forked.start()
+    forked.terminate()
+    forked.join()
+    return [program.wait(), forked.exitcode]
+
+
+def open_files_max():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def tell(path, pids):

@@ -3,9 +3,10 @@
 //! It is a connection of its own because RabbitMQ stops *reading* from one that publishes while
 //! its memory alarm is on, and acks on it would stall with the publishes.
 //!
-//! Everything goes out persistent and mandatory (but for direct replies). What goes through the default exchange shares one
-//! channel. An exchange that a producer named gets a channel of its own: a wrong name closes the
-//! channel with 404, and takes only publishes to that same exchange with it.
+//! Everything goes out persistent, and mandatory but for direct replies. Dead letters have a channel to
+//! themselves. Results share one for each exchange, the default one included: the broker closes a channel for a
+//! message it will not have (404, or over its size limit), with all that is pending there. Each of these is then
+//! tried again on a channel of its own, and who closes that one too is undeliverable.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -130,7 +130,11 @@ fn an_idle_process_that_died_is_replaced() {
         }
         let second: i32 = value(python(&pool, "pid", "[]").await).parse().unwrap();
         assert_ne!(first, second);
-        kill_process(parent(Pid::from_raw(second).unwrap()), Signal::KILL).unwrap();
+        let process = Pid::from_raw(second).unwrap();
+        let watched = watch(&[process, parent(process)]);
+        kill_process(parent(process), Signal::KILL).unwrap();
+        // The process follows its supervisor a moment later, and could serve a job until then.
+        await_ends(&watched);
         let _ = python(&pool, "pid", "[]").await;
         value(python(&pool, "pid", "[]").await);
     });

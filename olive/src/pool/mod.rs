@@ -93,7 +93,8 @@ impl Runner {
 /// How the pool works. The defaults run Rust tasks and no Python.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
-    /// The most processes at a time, at least 1; each with a supervisor beside it. Default 20.
+    /// The most jobs at a time, at least 1, and the most processes that are kept for later jobs;
+    /// each with a supervisor beside it. An executable runs beside what is kept. Default 20.
     pub max_processes: usize,
     /// Our own binary, whose `main` calls [`enter_hidden_mode`]. Default `/proc/self/exe`: the
     /// one that runs, even when a newer one has taken its place on disk.
@@ -129,8 +130,8 @@ impl Default for PoolConfig {
 
 /// A pool of processes, on the kernel of the thread that made it. Clones share it.
 ///
-/// Processes start on demand and are kept. When the maximum is reached, a process that is idle
-/// makes room for one of another kind.
+/// Processes start on demand and are kept. When the maximum is reached, a Rust process that is idle
+/// makes room for a Python one and the reverse; an executable takes nobody's place.
 ///
 /// End it with [`shutdown`](Self::shutdown). A pool that is merely dropped also kills all it has,
 /// but nobody waits for that.
@@ -332,30 +333,31 @@ impl Inner {
     fn spell_is_over(self: &Rc<Self>) {
         let mut roster = self.roster.borrow_mut();
         roster.forget(|seat| Rc::strong_count(seat) == 1);
-        if let Some(seat) = roster.next_stranded() {
-            drop(roster);
-            *seat.lease.borrow_mut() = Some(Lease::new(self, None));
-            seat.called.set();
-        }
+        let next = roster.next_stranded();
+        drop(roster);
+        self.call(next);
     }
 
-    /// Hands a worker, or the room for one, to the next in line, or puts it back.
+    /// Takes a worker back (or hears that it is lost), and calls the next in line.
     fn give_back(self: &Rc<Self>, worker: Option<Worker>) {
-        let holds = worker.as_ref().and_then(Worker::holds);
+        let worker = worker.filter(|_| !self.closed.get());
         let mut roster = self.roster.borrow_mut();
+        let holds = worker.as_ref().and_then(Worker::holds);
+        match worker {
+            Some(worker) => roster.put_back(worker, holds),
+            None => roster.lost(),
+        }
         // Whoever no longer waits has let go of the other handle.
         roster.forget(|seat| Rc::strong_count(seat) == 1);
-        match (roster.next_waiting(holds), worker) {
-            (Some(seat), worker) => {
-                drop(roster);
-                *seat.lease.borrow_mut() = Some(Lease::new(self, worker));
-                seat.called.set();
-            }
-            (None, Some(worker)) if !self.closed.get() => roster.put_back(worker, holds),
-            (None, worker) => {
-                roster.lost();
-                drop((roster, worker));
-            }
+        let next = roster.next_waiting(holds);
+        drop(roster);
+        self.call(next);
+    }
+
+    fn call(self: &Rc<Self>, next: Option<(Rc<Seat>, Taken<Worker>)>) {
+        if let Some((seat, taken)) = next {
+            *seat.lease.borrow_mut() = self.lease_of(taken);
+            seat.called.set();
         }
     }
 }

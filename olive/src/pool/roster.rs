@@ -1,8 +1,9 @@
 //! Which worker runs which job (pure: no process, no clock, no task).
 //!
-//! A *worker* here is a place for one process, of which there are at most `max`. It is idle, with
-//! a process of some kind or with none, or out on a job. `W` is the worker itself and `T` what a
-//! job left behind that waits for one.
+//! A *worker* here is a place for one process. It is idle, with a process of some kind or with
+//! none, or out on a job. At most `max` are out, and at most `max` are out or hold a process; those
+//! that ran an executable are idle with none, so that an executable never ends a process that
+//! took long to start. `W` is the worker itself and `T` what a job left behind that waits for one.
 
 use std::collections::VecDeque;
 
@@ -65,7 +66,8 @@ impl<W, T> Roster<W, T> {
 
     /// Takes a worker for a job: the one that needs the least done to it.
     pub fn take(&mut self, kind: Kind) -> Taken<W> {
-        self.take_rather(kind, self.total() >= self.max)
+        let kept = self.out + self.idle.iter().filter(|idle| idle.holds.is_some()).count();
+        self.take_rather(kind, kind != Kind::Executable && kept >= self.max)
     }
 
     /// The same where one more is worse than replacing what an idle one has.
@@ -74,19 +76,22 @@ impl<W, T> Roster<W, T> {
     }
 
     fn take_rather(&mut self, kind: Kind, replace: bool) -> Taken<W> {
-        let found = self
-            .same_kind(kind)
-            .or_else(|| self.idle.iter().position(|idle| idle.holds.is_none()))
-            .or_else(|| (replace && !self.idle.is_empty()).then_some(0));
-        if let Some(index) = found {
-            self.out += 1;
-            return Taken::Worker(self.idle.remove(index).worker);
+        if self.out >= self.max {
+            return Taken::Full;
         }
-        if self.total() < self.max {
-            self.out += 1;
-            return Taken::New;
+        self.out += 1;
+        let empty = || self.idle.iter().position(|idle| idle.holds.is_none());
+        let held = || self.idle.iter().position(|idle| idle.holds.is_some());
+        let found = match self.same_kind(kind) {
+            Some(index) => Some(index),
+            None if replace && kind != Kind::Executable => held().or_else(empty),
+            None if replace => empty().or_else(held),
+            None => empty(),
+        };
+        match found {
+            Some(index) => Taken::Worker(self.idle.remove(index).worker),
+            None => Taken::New,
         }
-        Taken::Full
     }
 
     /// The most recently used one: warm, and the others can be replaced.
@@ -122,33 +127,36 @@ impl<W, T> Roster<W, T> {
         self.waiting.retain(|waiting| !is_forgotten(&waiting.token));
     }
 
-    /// Whoever is next in line for a worker that comes free and holds a process of this kind.
-    ///
-    /// The worker stays out: the caller hands it over. `None`: nobody waits, `put_back` it.
-    pub fn next_waiting(&mut self, holds: Option<Kind>) -> Option<T> {
+    /// Whoever is next in line, and his worker, after one that holds a process of this kind was
+    /// `put_back` (or, with `None`, one was `lost`).
+    pub fn next_waiting(&mut self, holds: Option<Kind>) -> Option<(T, Taken<W>)> {
+        if self.out >= self.max {
+            return None;
+        }
         let first = self.waiting.front()?;
         let mut index = 0;
-        if first.overtaken < OVERTAKEN_MAX {
-            let fits = |waiting: &Waiting<T>| Some(waiting.kind) == holds;
+        if first.overtaken < OVERTAKEN_MAX && holds.is_some() {
+            let fits = |waiting: &Waiting<T>| {
+                waiting.kind == Kind::Executable || Some(waiting.kind) == holds
+            };
             index = self.waiting.iter().position(fits).unwrap_or(0);
         }
         for passed in self.waiting.range_mut(..index) {
             passed.overtaken += 1;
         }
-        self.waiting.remove(index).map(|waiting| waiting.token)
+        let next = self.waiting.remove(index)?;
+        Some((next.token, self.take(next.kind)))
     }
 
-    /// Whoever is next in line when nobody is out who could come free, for a new worker.
-    pub fn next_stranded(&mut self) -> Option<T> {
+    /// Whoever is next in line when nobody is out who could come free.
+    pub fn next_stranded(&mut self) -> Option<(T, Taken<W>)> {
         if self.out > 0 {
             return None;
         }
-        let token = self.next_waiting(None)?;
-        self.out += 1;
-        Some(token)
+        self.next_waiting(None)
     }
 
-    /// A worker has come back and nobody waits.
+    /// A worker has come back; see `next_waiting`.
     pub fn put_back(&mut self, worker: W, holds: Option<Kind>) {
         self.out -= 1;
         self.idle.push(Idle { worker, holds });
@@ -217,12 +225,36 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_makes_room_only_when_there_is_no_other() {
-        let mut roster = roster(2);
-        assert_eq!(roster.take(Rust), Taken::New);
-        roster.put_back(0, Some(Rust));
-        assert_eq!(roster.take(Python), Taken::New);
+    fn an_executable_ends_no_process_that_is_kept() {
+        let mut roster = idle(&[Some(Python), Some(Rust)]);
+        assert_eq!(roster.take(Executable), Taken::New);
         assert_eq!(roster.take(Python), Taken::Worker(0));
+        roster.wait(Executable, "program");
+        roster.wait(Python, "python");
+        roster.put_back(0, Some(Python));
+        assert_eq!(
+            roster.next_waiting(Some(Python)),
+            Some(("program", Taken::New))
+        );
+        roster.put_back(2, None);
+        assert_eq!(
+            roster.next_waiting(None),
+            Some(("python", Taken::Worker(0)))
+        );
+        assert_eq!(roster.take(Executable), Taken::Full);
+        roster.put_back(3, None);
+        assert_eq!(roster.take(Executable), Taken::Worker(2));
+    }
+
+    #[test]
+    fn what_is_kept_never_exceeds_the_maximum() {
+        let mut roster = idle(&[None, Some(Rust)]);
+        assert_eq!(roster.take(Python), Taken::Worker(0));
+        roster.put_back(0, Some(Python));
+        assert_eq!(roster.take(Executable), Taken::New);
+        roster.put_back(2, None);
+        assert_eq!(roster.take(Python), Taken::Worker(0));
+        assert_eq!(roster.take(Python), Taken::Worker(1)); // not the empty one, a third kept
     }
 
     #[test]
@@ -236,7 +268,9 @@ mod tests {
         assert_eq!(roster.take_kept(Python), Taken::New);
         roster.wait(Python, "later");
         roster.wait_first(Python, "earlier");
-        assert_eq!(roster.next_waiting(Some(Python)), Some("earlier"));
+        roster.put_back(0, Some(Python));
+        let next = roster.next_waiting(Some(Python));
+        assert_eq!(next, Some(("earlier", Taken::Worker(0))));
     }
 
     #[test]
@@ -247,12 +281,16 @@ mod tests {
         for _ in 0..=OVERTAKEN_MAX {
             roster.wait(Rust, "rust");
         }
+        let mut next = |holds| {
+            roster.put_back(0, Some(holds));
+            roster.next_waiting(Some(holds))
+        };
         for _ in 0..OVERTAKEN_MAX {
-            assert_eq!(roster.next_waiting(Some(Rust)), Some("rust"));
+            assert_eq!(next(Rust), Some(("rust", Taken::Worker(0))));
         }
-        assert_eq!(roster.next_waiting(Some(Rust)), Some("python"));
-        assert_eq!(roster.next_waiting(Some(Python)), Some("rust"));
-        assert_eq!(roster.next_waiting(Some(Rust)), None);
+        assert_eq!(next(Rust), Some(("python", Taken::Worker(0))));
+        assert_eq!(next(Python), Some(("rust", Taken::Worker(0))));
+        assert_eq!(next(Rust), None);
     }
 
     #[test]
@@ -260,10 +298,12 @@ mod tests {
         let mut roster = roster(1);
         assert_eq!(roster.take(Rust), Taken::New);
         roster.wait(Python, "first");
-        roster.wait(Executable, "second");
-        roster.wait(Python, "third");
+        roster.wait(Python, "second");
+        roster.wait(Executable, "third");
         roster.forget(|token| *token == "first");
-        assert_eq!(roster.next_waiting(None), Some("second"));
+        assert_eq!(roster.next_stranded(), None);
+        roster.lost();
+        assert_eq!(roster.next_stranded(), Some(("second", Taken::New)));
         assert_eq!(roster.dismiss_waiting(), ["third"]);
     }
 }

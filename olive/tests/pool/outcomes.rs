@@ -28,6 +28,10 @@ pub fn trials() -> Vec<Trial> {
             "kinds_make_room_for_each_other",
             kinds_make_room_for_each_other,
         ),
+        (
+            "executables_end_no_kept_process",
+            executables_end_no_kept_process,
+        ),
         ("never_more_than_the_maximum", never_more_than_the_maximum),
         (
             "output_goes_to_the_log_under_the_job",
@@ -171,8 +175,25 @@ fn kinds_make_room_for_each_other() {
             value(rust(&pool, "pid", "[]").await);
             assert_eq!(value(python(&pool, "add", "[1]").await), "1");
             assert_eq!(value(shell(&pool, "echo 7", "[]").await), "7");
-            assert_eq!(pool.len(), 1);
+            assert_eq!(pool.len(), 2); // one that is kept, one for executables
         }
+    });
+}
+
+fn executables_end_no_kept_process() {
+    with_pool(config(2), async |pool| {
+        let pid = value(python(&pool, "pid", "[]").await);
+        let mut jobs = Vec::new();
+        for _ in 0..10 {
+            let pool = pool.clone();
+            jobs.push(kernel::spawn(async move {
+                value(shell(&pool, "echo 7", "[]").await)
+            }));
+        }
+        for job in jobs {
+            assert_eq!(job.join().await.unwrap(), "7");
+        }
+        assert_eq!(value(python(&pool, "pid", "[]").await), pid);
     });
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,8 +65,8 @@ struct State {
     in_processes: usize,
     /// Jobs whose outcome is on its way to the broker.
     settling: usize,
-    /// Processes killed so far, by job.
-    deaths: HashMap<String, u32>,
+    /// Processes killed so far, by the hash of the job's body: it comes back as the same bytes.
+    deaths: HashMap<u64, u32>,
     /// Running mean of what a job takes on a thread, in seconds.
     mean_s: f64,
     /// Results just taken from the threads.
@@ -417,16 +418,17 @@ impl State {
         if !killed && self.deaths.is_empty() {
             return 0;
         }
-        // Without an id of its own a job is known by its text: it comes back as the same text.
-        let key = job.given_tid().unwrap_or_else(|| job.text());
+        let mut hasher = DefaultHasher::new();
+        job.text().hash(&mut hasher);
+        let key = hasher.finish();
         if !killed {
-            self.deaths.remove(key);
+            self.deaths.remove(&key);
             return 0;
         }
         if self.deaths.len() >= MAX_DEATHS_KNOWN {
             self.deaths.clear();
         }
-        let count = self.deaths.entry(key.to_owned()).or_default();
+        let count = self.deaths.entry(key).or_default();
         *count += 1;
         *count
     }

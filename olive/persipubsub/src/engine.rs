@@ -328,27 +328,26 @@ impl Engine {
         lease: Duration,
     ) -> Result<Look> {
         self.check()?;
-        let trees = self.trees()?;
-        let config = self.config(&*self.env.read_txn()?)?;
-        let registered = config.queue(QueueId(queue.0 & !QueueId(0).dead().0));
-        let max_attempts = registered
-            .ok_or_else(|| Error::UnknownSubscriber(format!("#{}", queue.0)))?
-            .max_attempts;
-        let max_attempts = if queue.is_dead() { 0 } else { max_attempts };
-        let (timeout_ms, now_ms) = (config.limits.hwm.timeout_ms(), self.leases.now_ms());
-        self.leases.take(
-            &self.env,
-            trees,
-            Ask {
+        // Limits and entries are read in one snapshot: a woken receiver has no time to waste.
+        self.leases.take(&self.env, self.trees()?, queue, |read| {
+            let config = self.config(read)?;
+            let registered = config.queue(queue.alive());
+            let registered =
+                registered.ok_or_else(|| Error::UnknownSubscriber(format!("#{}", queue.0)))?;
+            Ok(Ask {
                 queue,
                 max,
                 newest,
                 lease,
-                max_attempts,
-                timeout_ms,
-                now_ms,
-            },
-        )
+                max_attempts: if queue.is_dead() {
+                    0
+                } else {
+                    registered.max_attempts
+                },
+                timeout_ms: config.limits.hwm.timeout_ms(),
+                now_ms: self.leases.now_ms(),
+            })
+        })
     }
 
     pub(crate) fn reap(&self, queue: QueueId) -> Result<bool> {

@@ -157,30 +157,44 @@ impl Leases {
         self.offset_ms + sys::boottime_ms()
     }
 
-    /// Leases up to `ask.max` of the first free entries.
+    /// Leases up to `max` of the first free entries of `queue`; `ask` says what is wanted, from the
+    /// snapshot in which they are looked for.
     ///
     /// The lease is committed before a body is copied; the main snapshot is taken inside the
-    /// volatile transaction, so an entry that is seen queued and free really is both.
-    pub(crate) fn take(&self, main: &Env<WithoutTls>, trees: &Trees, ask: Ask) -> Result<Look> {
+    /// volatile transaction, so an entry that is seen queued and free really is both. A look that
+    /// changes nothing commits nothing: an idle receiver writes to no disk.
+    pub(crate) fn take(
+        &self,
+        main: &Env<WithoutTls>,
+        trees: &Trees,
+        queue: QueueId,
+        ask: impl FnOnce(&RoTxn<WithoutTls>) -> Result<Ask>,
+    ) -> Result<Look> {
         let mut txn = self.env.write_txn()?;
-        self.forget_settled(&mut txn)?;
         let read = main.read_txn()?;
-        let mut front = self.front(&txn, ask.queue, trees.count(&read, ask.queue)?.epoch)?;
+        let ask = ask(&read)?;
+        let mut changed = self.forget_settled(&mut txn)?;
+        let stored = self.stored_front(&txn, queue)?;
+        let mut front = stored.in_epoch(trees.count(&read, queue)?.epoch);
         if front.earliest_ms <= ask.now_ms {
-            self.lapse(&mut txn, (trees, &read), ask.queue, &mut front, |lease| {
+            changed = true;
+            self.lapse(&mut txn, (trees, &read), queue, &mut front, |lease| {
                 lease.until_ms <= ask.now_ms
             })?;
         }
-        let due_ms = trees.first_due(&read, ask.queue)?;
+        let due_ms = trees.first_due(&read, queue)?;
         let mut look = Look {
             due: due_ms <= ask.now_ms,
             ..Look::default()
         };
         let chosen = self.choose(&mut txn, (trees, &read), &ask, &mut front, &mut look)?;
         look.next_ms = due_ms.min(front.earliest_ms);
-        self.fronts
-            .put(&mut txn, &ask.queue.0.to_be_bytes(), &front.encode())?;
-        commit(txn)?;
+        if front != stored {
+            self.store_front(&mut txn, queue, &front)?;
+        }
+        if changed || front != stored || !chosen.is_empty() {
+            commit(txn)?;
+        }
         for Chosen {
             seq,
             attempts,
@@ -301,8 +315,7 @@ impl Leases {
             }
             front.next = front.next.min(taken.seq);
         }
-        self.fronts
-            .put(&mut txn, &queue.0.to_be_bytes(), &front.encode())?;
+        self.store_front(&mut txn, queue, &front)?;
         commit(txn)
     }
 
@@ -365,8 +378,7 @@ impl Leases {
         };
         let some = self.lapse(&mut txn, (trees, &read), queue, &mut front, dead)?;
         if some {
-            self.fronts
-                .put(&mut txn, &queue.0.to_be_bytes(), &front.encode())?;
+            self.store_front(&mut txn, queue, &front)?;
             commit(txn)?;
         }
         Ok(some)
@@ -456,30 +468,23 @@ impl Leases {
         }))
     }
 
-    fn front(&self, txn: &RoTxn, queue: QueueId, epoch: u64) -> Result<Front> {
-        let front = self.stored_front(txn, queue)?;
-        Ok(if front.epoch == epoch {
-            front
-        } else {
-            Front {
-                next: 0,
-                epoch,
-                ..front
-            }
-        })
+    fn store_front(&self, txn: &mut RwTxn, queue: QueueId, front: &Front) -> Result<()> {
+        let key = queue.0.to_be_bytes();
+        self.fronts.put(txn, &key, &front.encode()).map_err(full)
     }
 
-    fn forget_settled(&self, txn: &mut RwTxn) -> Result<()> {
+    /// Answers whether there was anything to forget.
+    fn forget_settled(&self, txn: &mut RwTxn) -> Result<bool> {
         let settled = std::mem::take(
             &mut *self
                 .settled
                 .lock()
                 .expect("no panic happens under this lock"),
         );
-        for (queue, seq) in settled {
-            self.leases.delete(txn, &entry_key(queue, seq))?;
+        for (queue, seq) in &settled {
+            self.leases.delete(txn, &entry_key(*queue, *seq))?;
         }
-        Ok(())
+        Ok(!settled.is_empty())
     }
 }
 
@@ -487,7 +492,7 @@ impl Drop for Leases {
     fn drop(&mut self) {
         // Best effort: what stays behind is swept when its owner is found to have gone.
         if let Ok(mut txn) = self.env.write_txn() {
-            let _ = self.forget_settled(&mut txn).and_then(|()| commit(txn));
+            let _ = self.forget_settled(&mut txn).and_then(|_| commit(txn));
         }
         let _ = self.locks.unlock(OWNERS + self.owner);
     }
@@ -502,5 +507,34 @@ fn full(error: heed::Error) -> Error {
     match Error::from(error) {
         Error::Full(Resource::Map) => Error::Full(Resource::Leases),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{Environment, Setup};
+
+    /// Every receiver that waits looks once a second. If that wrote, an idle machine's disk would never rest.
+    #[test]
+    fn a_look_that_finds_nothing_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment::open(dir.path()).unwrap();
+        let control = env.new_control();
+        control.initialize(&Setup::new(["sub"])).unwrap();
+        let subscriber = env.new_subscriber("sub").unwrap();
+        let transactions = || env.engine().leases.env.info().last_txn_id;
+        // The first look stores the front, and the one after a settled message forgets its lease.
+        env.new_publisher().unwrap().send("one").unwrap();
+        let one = subscriber.receive(Duration::ZERO).unwrap().unwrap();
+        one.ack().unwrap();
+        assert!(subscriber.receive(Duration::ZERO).unwrap().is_none());
+        let before = transactions();
+        for _ in 0..5 {
+            assert!(subscriber.receive(Duration::ZERO).unwrap().is_none());
+            subscriber.reap().unwrap();
+        }
+        assert_eq!(transactions(), before);
     }
 }

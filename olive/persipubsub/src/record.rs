@@ -32,6 +32,11 @@ impl QueueId {
         QueueId(self.0 | Self::DEAD)
     }
 
+    /// The queue whose dead letters these are; a queue of living ones is its own.
+    pub(crate) fn alive(self) -> QueueId {
+        QueueId(self.0 & !Self::DEAD)
+    }
+
     /// Whether this is a queue of dead letters.
     pub fn is_dead(self) -> bool {
         self.0 & Self::DEAD != 0
@@ -296,6 +301,16 @@ pub(crate) struct Front {
 }
 
 impl Front {
+    /// As it is in this epoch of its queue: entries may have come back before a front of another one.
+    pub(crate) fn in_epoch(self, epoch: u64) -> Self {
+        let next = if self.epoch == epoch { self.next } else { 0 };
+        Front {
+            next,
+            epoch,
+            ..self
+        }
+    }
+
     pub(crate) fn encode(&self) -> [u8; 24] {
         let mut out = [0; 24];
         out[0..8].copy_from_slice(&self.next.to_le_bytes());

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use crate::environment::{Environment, Message};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lease::{Attempt, Look, Taken};
 use crate::op::Op;
 use crate::record::QueueId;
@@ -175,10 +175,12 @@ impl Subscriber {
     /// Takes what is there, having cleared the way to it.
     pub(crate) fn look(&self, max: usize, newest: bool) -> Result<Look> {
         loop {
-            let look = self
-                .env
-                .engine()
-                .look(self.queue, max, newest, self.lease)?;
+            let look = self.env.engine().look(self.queue, max, newest, self.lease);
+            // The store knows numbers, whoever reads the error knows the name.
+            let look = look.map_err(|error| match error {
+                Error::UnknownSubscriber(_) => Error::UnknownSubscriber(self.name.clone()),
+                other => other,
+            })?;
             if !self.clear_the_way(&look)? || !look.taken.is_empty() {
                 return Ok(look);
             }

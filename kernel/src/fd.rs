@@ -8,24 +8,27 @@ use std::{
 use mio::{Interest, Registry, Token, event::Source, unix::SourceFd};
 
 use crate::{
-    io::{Io, byte_stream_methods},
+    io::{Io, byte_stream_methods, byte_stream_traits},
     reactor::{READ, WRITE},
 };
 
-/// A descriptor that the kernel watches; owned, closed when dropped.
+/// A descriptor that the kernel watches; what it wraps is dropped with it.
 ///
 /// Its `read` and `write` work on byte streams (pipes, socket pairs, terminals).
 /// [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) keep level-triggered
 /// meaning, for one system call a wait: they return whenever the descriptor is ready *now*,
-/// whoever reads it. That serves descriptors that we do not read ourselves: a pidfd, a library's
-/// socket.
+/// whoever reads it, and as often as they are asked. That serves descriptors that we do not read
+/// ourselves: a pidfd, a library's socket.
+///
+/// One kernel watches a descriptor number once. To watch one that somebody else has registered
+/// here, duplicate it.
 #[derive(Debug)]
 pub struct AsyncFd<T: AsRawFd> {
     io: Io<Raw<T>>,
 }
 
 impl<T: AsRawFd> AsyncFd<T> {
-    /// Makes it non-blocking and registers it.
+    /// Makes it non-blocking, for everybody who shares the open file, and watches it.
     ///
     /// # Errors
     /// `PermissionDenied` for regular files and directories, which are always "ready" and cannot
@@ -35,7 +38,32 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// Outside a running kernel.
     pub fn new(inner: T) -> io::Result<AsyncFd<T>> {
         set_nonblocking(inner.as_raw_fd())?;
-        let io = Io::stream(Raw(inner)).map_err(|e| match e.raw_os_error() {
+        AsyncFd::watch(inner)
+    }
+
+    /// Watches it as it is: for a descriptor that belongs to somebody who may want it blocking.
+    /// Only wait for it: `read` and `write` would block the kernel.
+    ///
+    /// # Errors
+    /// As [`new`](AsyncFd::new).
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    ///
+    /// # Examples
+    /// ```
+    /// # kernel::run(async {
+    /// use std::{io::{Read, Write}, os::fd::AsFd};
+    /// let (mut theirs, mut other) = std::io::pipe()?;
+    /// other.write_all(b"x")?;
+    /// let watched = kernel::AsyncFd::watch(theirs.as_fd())?;
+    /// watched.readable().await?;
+    /// drop(watched); // the pipe stays open, and blocking as it was
+    /// assert_eq!(theirs.read(&mut [0; 8])?, 1);
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    pub fn watch(inner: T) -> io::Result<AsyncFd<T>> {
+        let io = Io::shared(Raw(inner)).map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM) => io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "regular files cannot be watched for readiness: use run_in_thread",
@@ -72,6 +100,12 @@ impl<T: AsRawFd> AsyncFd<T> {
     pub fn get_ref(&self) -> &T {
         &self.io.inner.0
     }
+
+    /// Gives back what it wraps; the kernel watches it no more. It stays as it is otherwise:
+    /// non-blocking, if [`new`](AsyncFd::new) made it so.
+    pub fn into_inner(self) -> T {
+        self.io.release().0
+    }
 }
 
 impl<T: AsRawFd> AsRawFd for AsyncFd<T> {
@@ -80,17 +114,17 @@ impl<T: AsRawFd> AsRawFd for AsyncFd<T> {
     }
 }
 
-impl<T: AsRawFd> Drop for AsyncFd<T> {
-    fn drop(&mut self) {
-        // The descriptor may be open in another process or under another number; closing ours
-        // would then not end the registration.
-        crate::io::deregister(&mut SourceFd(&self.as_raw_fd()));
-    }
-}
+byte_stream_traits!(AsyncFd<T>, [T: AsRawFd], this => shutdown_write(this.as_raw_fd()));
 
 /// A descriptor as mio and `std::io` want to see it.
 #[derive(Debug)]
 struct Raw<T>(T);
+
+impl<T: AsRawFd> AsRawFd for Raw<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 impl<T: AsRawFd> Source for Raw<T> {
     fn register(
@@ -134,6 +168,18 @@ impl<T: AsRawFd> Write for &Raw<T> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Closes the way out of a socket. Other descriptors can only be closed whole.
+fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: shutdown(2) takes integers only; a bad descriptor is an error.
+    match unsafe { libc::shutdown(fd, libc::SHUT_WR) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENOTSOCK) => Err(io::ErrorKind::Unsupported.into()),
+            e => Err(e),
+        },
     }
 }
 

@@ -31,7 +31,7 @@
 //! # Reading order
 //!
 //! `trap.rs` (the door), `kernel.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io.rs`,
+//! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it.
 //!
 //! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]).
@@ -48,7 +48,7 @@ mod fd;
 mod group;
 mod held;
 mod inbox;
-mod io;
+pub mod io;
 mod kernel;
 pub mod net;
 mod outside;

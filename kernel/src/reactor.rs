@@ -53,7 +53,8 @@ impl Source {
         }
     }
 
-    fn mark(&self, direction: usize, closed: bool) -> WaitId {
+    /// Ready from now on; gives the wait that this answers, or `NONE`.
+    pub(crate) fn mark(&self, direction: usize, closed: bool) -> WaitId {
         self.ready[direction].set(true);
         self.closed[direction].set(self.closed[direction].get() | closed);
         self.waiter[direction].replace(NONE)

@@ -14,11 +14,13 @@ use std::{
 };
 
 use crate::{
-    Kernel, ManualClock, WaitQueue, ps,
+    Kernel, ManualClock, WaitQueue,
+    io::{Read, Write},
+    ps,
     sync::Event,
     task::spawn,
     time::{sleep, yield_now},
-    trap::{Trap, ask, breathe},
+    trap::Trap,
 };
 
 /// A kernel whose clock jumps from deadline to deadline and which runs ready tasks in an order
@@ -118,28 +120,57 @@ impl Way {
     }
 }
 
+impl Read for Pipe {
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let way = &self.incoming;
+        let n = buf.len().min(way.bytes.borrow().len());
+        if n == 0 && !way.closed.get() && !buf.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buf.iter_mut()
+            .zip(way.bytes.borrow_mut().drain(..n))
+            .for_each(|(to, from)| *to = from);
+        way.writers.wake(usize::MAX);
+        Ok(n)
+    }
+
+    fn when_readable(&self) -> Trap {
+        Trap::Wait(self.incoming.readers.clone())
+    }
+}
+
+impl Write for Pipe {
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        let way = &self.outgoing;
+        if way.closed.get() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let n = buf.len().min(way.capacity - way.bytes.borrow().len());
+        if n == 0 && !buf.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        way.bytes.borrow_mut().extend(&buf[..n]);
+        way.readers.wake(usize::MAX);
+        Ok(n)
+    }
+
+    fn when_writable(&self) -> Trap {
+        Trap::Wait(self.outgoing.writers.clone())
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.outgoing.close();
+        Ok(())
+    }
+}
+
 impl Pipe {
     /// Reads what is there, up to the buffer's length; 0 is the end.
     ///
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        breathe().await?;
-        let way = &self.incoming;
-        loop {
-            let n = buf.len().min(way.bytes.borrow().len());
-            if n > 0 {
-                buf.iter_mut()
-                    .zip(way.bytes.borrow_mut().drain(..n))
-                    .for_each(|(to, from)| *to = from);
-                way.writers.wake(usize::MAX);
-                return Ok(n);
-            }
-            if way.closed.get() || buf.is_empty() {
-                return Ok(0);
-            }
-            ask(Trap::Wait(way.readers.clone())).await?;
-        }
+        Read::read(self, buf).await
     }
 
     /// Writes as much as there is room for.
@@ -147,32 +178,15 @@ impl Pipe {
     /// # Errors
     /// `BrokenPipe` once the other end is gone; cancellation and timeouts.
     pub async fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        breathe().await?;
-        let way = &self.outgoing;
-        loop {
-            if way.closed.get() {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            let n = buf.len().min(way.capacity - way.bytes.borrow().len());
-            if n > 0 || buf.is_empty() {
-                way.bytes.borrow_mut().extend(&buf[..n]);
-                way.readers.wake(usize::MAX);
-                return Ok(n);
-            }
-            ask(Trap::Wait(way.writers.clone())).await?;
-        }
+        Write::write(self, buf).await
     }
 
     /// Writes the whole buffer.
     ///
     /// # Errors
     /// As [`write`](Pipe::write).
-    pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
-        while !buf.is_empty() {
-            let n = self.write(buf).await?;
-            buf = &buf[n..];
-        }
-        Ok(())
+    pub async fn write_all(&self, buf: &[u8]) -> io::Result<()> {
+        Write::write_all(self, buf).await
     }
 
     /// The other end reads the end of the stream; this one can still read.

@@ -1,7 +1,60 @@
-//! Sockets: TCP and Unix. (Name resolution is `std`'s and blocks: use `run_in_thread`.)
+//! Sockets: TCP, UDP and Unix.
 
 mod tcp;
+mod udp;
 mod unix;
+mod unix_datagram;
 
 pub use tcp::{TcpListener, TcpStream};
+pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;
+
+/// What connected datagram sockets have in common.
+macro_rules! datagram_methods {
+    () => {
+        /// Sends one datagram to the peer set by `connect`; gives its length.
+        ///
+        /// # Cancellation
+        /// Safe: nothing has been sent if it is dropped or comes back with an error.
+        ///
+        /// # Errors
+        /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
+        /// another task waits to send.
+        pub async fn send(&self, datagram: &[u8]) -> std::io::Result<usize> {
+            let direction = crate::reactor::WRITE;
+            self.io.until_done(direction, |s| s.send(datagram)).await
+        }
+
+        /// Waits for a datagram; gives its length. What does not fit is cut off.
+        ///
+        /// # Cancellation
+        /// Safe: a datagram is never taken and lost.
+        ///
+        /// # Errors
+        /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
+        /// another task waits to receive.
+        pub async fn recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+            let direction = crate::reactor::READ;
+            self.io.until_done(direction, |s| s.recv(buf)).await
+        }
+
+        /// As `send`, but never waits.
+        ///
+        /// # Errors
+        /// `WouldBlock` if there is no room; else the system's.
+        pub fn try_send(&self, datagram: &[u8]) -> std::io::Result<usize> {
+            self.io.attempt(crate::reactor::WRITE, |s| s.send(datagram))
+        }
+
+        /// As `recv`, but never waits. It goes by what the kernel knows: what arrived since it
+        /// last looked for I/O may not show yet.
+        ///
+        /// # Errors
+        /// `WouldBlock` if nothing is there; else the system's.
+        pub fn try_recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.io.attempt(crate::reactor::READ, |s| s.recv(buf))
+        }
+    };
+}
+pub(crate) use datagram_methods;

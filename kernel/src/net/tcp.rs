@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    io::{Io, byte_stream_methods, readiness_methods},
+    io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
     reactor::{READ, WRITE},
 };
 
@@ -123,6 +123,11 @@ impl TcpStream {
         })
     }
 
+    /// Gives the socket away; the kernel forgets it. It stays non-blocking.
+    pub fn into_std(self) -> std::net::TcpStream {
+        self.io.release().into()
+    }
+
     byte_stream_methods!();
     readiness_methods!();
 
@@ -159,6 +164,8 @@ impl TcpStream {
         self.io.inner.peer_addr()
     }
 }
+
+byte_stream_traits!(TcpStream, [], this => this.shutdown(Shutdown::Write));
 
 impl AsRawFd for TcpStream {
     fn as_raw_fd(&self) -> RawFd {

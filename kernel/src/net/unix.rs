@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    io::{Io, byte_stream_methods, readiness_methods},
+    io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
     reactor::READ,
 };
 
@@ -98,6 +98,11 @@ impl UnixStream {
         })
     }
 
+    /// Gives the socket away; the kernel forgets it. It stays non-blocking.
+    pub fn into_std(self) -> std::os::unix::net::UnixStream {
+        self.io.release().into()
+    }
+
     byte_stream_methods!();
     readiness_methods!();
 
@@ -109,6 +114,8 @@ impl UnixStream {
         self.io.inner.shutdown(how)
     }
 }
+
+byte_stream_traits!(UnixStream, [], this => this.shutdown(Shutdown::Write));
 
 impl AsRawFd for UnixStream {
     fn as_raw_fd(&self) -> RawFd {

@@ -1,30 +1,39 @@
-//! Reading and writing what the reactor watches: try, then wait for readiness, then try again.
+//! A descriptor that the reactor watches: try, then wait for readiness, then try again.
 
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    os::fd::{AsRawFd, RawFd},
     rc::Rc,
 };
+
+use mio::unix::SourceFd;
 
 use crate::{
     error::Error,
     kernel::Core,
     reactor::{READ, Source, WRITE},
     trap::{Registered, Trap, ask, breathe},
+    wait::NONE,
 };
 
-/// A registered, non-blocking byte stream. All methods take `&self`, so that one task may read
+/// A registered, non-blocking descriptor. All methods take `&self`, so that one task may read
 /// while another writes.
 #[derive(Debug)]
 pub(crate) struct Io<S> {
+    // Declared first, so dropped first: the descriptor is still open then.
+    registration: Registration,
     pub(crate) inner: S,
-    source: Rc<Source>,
 }
 
-impl<S: mio::event::Source> Io<S> {
+impl<S: mio::event::Source + AsRawFd> Io<S> {
     /// Registers; `ready` is what to assume until the first event.
     pub(crate) fn new(mut inner: S, interest: mio::Interest, ready: bool) -> io::Result<Io<S>> {
         let source = Core::current_ref(|core| core.reactor.register(&mut inner, interest, ready))?;
-        Ok(Io { inner, source })
+        let registration = Registration { source, fd: None };
+        Ok(Io {
+            registration,
+            inner,
+        })
     }
 
     /// Registers for both directions, taking both to be ready.
@@ -35,20 +44,53 @@ impl<S: mio::event::Source> Io<S> {
             true,
         )
     }
+
+    /// As [`stream`](Io::stream), for a descriptor that may stay open when this is dropped: it is
+    /// then taken out of epoll by name.
+    pub(crate) fn shared(inner: S) -> io::Result<Io<S>> {
+        let mut io = Io::stream(inner)?;
+        io.registration.fd = Some(io.inner.as_raw_fd());
+        Ok(io)
+    }
+
+    /// Gives the descriptor away: the kernel forgets it, and it is in epoll no more.
+    pub(crate) fn release(mut self) -> S {
+        self.registration.fd = Some(self.inner.as_raw_fd());
+        let Io {
+            registration,
+            inner,
+        } = self;
+        drop(registration);
+        inner
+    }
 }
 
-/// Takes a descriptor out of epoll while it is still open.
-pub(crate) fn deregister(source: &mut impl mio::event::Source) {
-    Core::with_current(|core| {
-        if let Err(e) = core.reactor.deregister(source) {
-            log::debug!("kernel: deregistering a descriptor: {e}");
-        }
-    });
+/// The kernel's side of a descriptor; ends when dropped. Whoever waits for it then (in a trap
+/// that outlived the stream it was made of) learns that it is closed.
+#[derive(Debug)]
+struct Registration {
+    source: Rc<Source>,
+    /// Set if the descriptor lives on: closing it would end its registration in epoll too.
+    fd: Option<RawFd>,
 }
 
-impl<S> Drop for Io<S> {
+impl Drop for Registration {
     fn drop(&mut self) {
-        Core::with_current(|core| core.reactor.forget(&self.source));
+        Core::with_current(|core| {
+            if let Some(fd) = self.fd
+                && let Err(e) = core.reactor.deregister(&mut SourceFd(&fd))
+            {
+                log::debug!("kernel: deregistering descriptor {fd}: {e}");
+            }
+            core.reactor.forget(&self.source);
+            for direction in [READ, WRITE] {
+                // Marked as ready, so that a trap that is asked only later does not wait either.
+                match self.source.mark(direction, true) {
+                    NONE => {}
+                    wait => core.answer(wait, Err(Error::Closed)),
+                }
+            }
+        });
     }
 }
 
@@ -59,17 +101,20 @@ impl<S> Io<S> {
         inner: &mut impl mio::event::Source,
         direction: usize,
     ) -> io::Result<()> {
-        self.source.clear(direction);
+        self.registration.source.clear(direction);
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        Core::current_ref(|core| core.reactor.rearm(inner, &self.source, interest))
+        Core::current_ref(|core| {
+            core.reactor
+                .rearm(inner, &self.registration.source, interest)
+        })
     }
 
     /// Waits until the direction is believed to be ready.
     pub(crate) async fn ready(&self, direction: usize) -> Result<(), Error> {
-        if self.source.is_ready(direction) {
+        if self.registration.source.is_ready(direction) {
             return crate::trap::check();
         }
-        let source = Registered(self.source.clone());
+        let source = Registered(self.registration.source.clone());
         ask(match direction {
             READ => Trap::Readable(source),
             _ => Trap::Writable(source),
@@ -83,14 +128,14 @@ impl<S> Io<S> {
         direction: usize,
         mut operation: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
-        if !self.source.is_ready(direction) {
+        if !self.registration.source.is_ready(direction) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         loop {
             match operation(&self.inner) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.source.clear(direction);
+                    self.registration.source.clear(direction);
                     return Err(e);
                 }
                 result => return result,
@@ -114,82 +159,53 @@ impl<S> Io<S> {
     }
 }
 
-impl<S> Io<S>
+impl<S> super::Read for Io<S>
 where
-    for<'a> &'a S: Read + Write,
+    for<'a> &'a S: Read,
 {
-    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read(buf))?;
         if n > 0 && n < buf.len() {
-            self.source.clear_after_short(READ);
+            self.registration.source.clear_after_short(READ);
         }
         Ok(n)
     }
 
-    pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+    fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let n = self.attempt(READ, |mut s| s.read_vectored(bufs))?;
+        if n > 0 && n < bufs.iter().map(|b| b.len()).sum() {
+            self.registration.source.clear_after_short(READ);
+        }
+        Ok(n)
+    }
+
+    fn when_readable(&self) -> Trap {
+        Trap::Readable(Registered(self.registration.source.clone()))
+    }
+}
+
+impl<S> super::Write for Io<S>
+where
+    for<'a> &'a S: Write,
+{
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         let n = self.attempt(WRITE, |mut s| s.write(buf))?;
         if n < buf.len() {
-            self.source.clear_after_short(WRITE);
+            self.registration.source.clear_after_short(WRITE);
         }
         Ok(n)
     }
 
-    pub(crate) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let n = self.attempt(WRITE, |mut s| s.write_vectored(bufs))?;
         if n < bufs.iter().map(|b| b.len()).sum() {
-            self.source.clear_after_short(WRITE);
+            self.registration.source.clear_after_short(WRITE);
         }
         Ok(n)
     }
 
-    pub(crate) async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        breathe().await?;
-        loop {
-            match self.try_read(buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready(READ).await?,
-                result => return result,
-            }
-        }
-    }
-
-    pub(crate) async fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        breathe().await?;
-        loop {
-            match self.try_write(buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready(WRITE).await?,
-                result => return result,
-            }
-        }
-    }
-
-    pub(crate) async fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        breathe().await?;
-        loop {
-            match self.try_write_vectored(bufs) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready(WRITE).await?,
-                result => return result,
-            }
-        }
-    }
-
-    pub(crate) async fn read_exact(&self, mut buf: &mut [u8]) -> io::Result<()> {
-        while !buf.is_empty() {
-            match self.read(buf).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => buf = &mut buf[n..],
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
-        while !buf.is_empty() {
-            match self.write(buf).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => buf = &buf[n..],
-            }
-        }
-        Ok(())
+    fn when_writable(&self) -> Trap {
+        Trap::Writable(Registered(self.registration.source.clone()))
     }
 }
 
@@ -205,7 +221,15 @@ macro_rules! byte_stream_methods {
         /// The system's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io));
         /// [`Error::Busy`](crate::Error::Busy) if another task waits to read.
         pub async fn read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-            self.io.read(buf).await
+            crate::io::Read::read(&self.io, buf).await
+        }
+
+        /// As [`read`](Self::read), into several buffers with one system call.
+        pub async fn read_vectored(
+            &self,
+            bufs: &mut [std::io::IoSliceMut<'_>],
+        ) -> std::io::Result<usize> {
+            crate::io::Read::read_vectored(&self.io, bufs).await
         }
 
         /// Fills the buffer.
@@ -216,7 +240,7 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// As [`read`](Self::read); `UnexpectedEof` if the stream ends before the buffer is full.
         pub async fn read_exact(&self, buf: &mut [u8]) -> std::io::Result<()> {
-            self.io.read_exact(buf).await
+            crate::io::Read::read_exact(&self.io, buf).await
         }
 
         /// Writes as much as the system takes at once, and says how much that was.
@@ -228,7 +252,7 @@ macro_rules! byte_stream_methods {
         /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
         /// another task waits to write.
         pub async fn write(&self, buf: &[u8]) -> std::io::Result<usize> {
-            self.io.write(buf).await
+            crate::io::Write::write(&self.io, buf).await
         }
 
         /// As [`write`](Self::write), from several buffers with one system call.
@@ -236,7 +260,7 @@ macro_rules! byte_stream_methods {
             &self,
             bufs: &[std::io::IoSlice<'_>],
         ) -> std::io::Result<usize> {
-            self.io.write_vectored(bufs).await
+            crate::io::Write::write_vectored(&self.io, bufs).await
         }
 
         /// Writes the whole buffer.
@@ -247,7 +271,7 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// As [`write`](Self::write).
         pub async fn write_all(&self, buf: &[u8]) -> std::io::Result<()> {
-            self.io.write_all(buf).await
+            crate::io::Write::write_all(&self.io, buf).await
         }
 
         /// Reads without ever waiting. It goes by what the kernel knows: what arrived since it
@@ -256,7 +280,18 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// `WouldBlock` if nothing is there; else the system's.
         pub fn try_read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-            self.io.try_read(buf)
+            crate::io::Read::try_read(&self.io, buf)
+        }
+
+        /// As [`try_read`](Self::try_read), into several buffers with one system call.
+        ///
+        /// # Errors
+        /// As [`try_read`](Self::try_read).
+        pub fn try_read_vectored(
+            &self,
+            bufs: &mut [std::io::IoSliceMut<'_>],
+        ) -> std::io::Result<usize> {
+            crate::io::Read::try_read_vectored(&self.io, bufs)
         }
 
         /// Writes without ever waiting.
@@ -264,7 +299,7 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// `WouldBlock` if there is no room; else the system's.
         pub fn try_write(&self, buf: &[u8]) -> std::io::Result<usize> {
-            self.io.try_write(buf)
+            crate::io::Write::try_write(&self.io, buf)
         }
 
         /// As [`try_write`](Self::try_write), from several buffers with one system call.
@@ -272,11 +307,54 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// As [`try_write`](Self::try_write).
         pub fn try_write_vectored(&self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
-            self.io.try_write_vectored(bufs)
+            crate::io::Write::try_write_vectored(&self.io, bufs)
         }
     };
 }
 pub(crate) use byte_stream_methods;
+
+/// [`Read`](crate::io::Read) and [`Write`](crate::io::Write) of a stream that keeps an `Io` in
+/// its field `io`, and says how it closes its way out.
+macro_rules! byte_stream_traits {
+    ($stream:ty, [$($generics:tt)*], $this:ident => $shutdown:expr) => {
+        impl<$($generics)*> crate::io::Read for $stream {
+            fn try_read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+                self.io.try_read(buf)
+            }
+
+            fn try_read_vectored(
+                &self,
+                bufs: &mut [std::io::IoSliceMut<'_>],
+            ) -> std::io::Result<usize> {
+                self.io.try_read_vectored(bufs)
+            }
+
+            fn when_readable(&self) -> crate::Trap {
+                self.io.when_readable()
+            }
+        }
+
+        impl<$($generics)*> crate::io::Write for $stream {
+            fn try_write(&self, buf: &[u8]) -> std::io::Result<usize> {
+                self.io.try_write(buf)
+            }
+
+            fn try_write_vectored(&self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+                self.io.try_write_vectored(bufs)
+            }
+
+            fn when_writable(&self) -> crate::Trap {
+                self.io.when_writable()
+            }
+
+            fn shutdown_write(&self) -> std::io::Result<()> {
+                let $this = self;
+                $shutdown
+            }
+        }
+    };
+}
+pub(crate) use byte_stream_traits;
 
 /// `readable` and `writable` of streams whose every read and write goes through us.
 macro_rules! readiness_methods {

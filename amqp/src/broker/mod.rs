@@ -39,3 +39,6 @@ pub use config::{Config, User};
 pub use message::Message;
 pub use server::{BindError, Broker, Stopped, Stopper};
 pub use store::{Batch, MemoryStore, Op, Origin, Outcome, Store, Ticket};
+
+#[cfg(test)]
+pub(crate) use node::hostile_tests::hostile_round;

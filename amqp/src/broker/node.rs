@@ -329,9 +329,6 @@ fn say(out: &mut Vec<u8>, channel: u16, verdict: Verdict) {
 }
 
 #[cfg(test)]
-#[path = "node_tests.rs"]
-mod tests;
-
+pub(super) mod hostile_tests;
 #[cfg(test)]
-#[path = "hostile_tests.rs"]
-mod hostile_tests;
+mod tests;

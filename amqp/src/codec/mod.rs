@@ -20,6 +20,10 @@ mod write_buffer;
 
 #[cfg(test)]
 mod equality_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+pub(crate) use hostile_tests::hostile_round;
 
 pub use content::{Assembler, Content, ContentError};
 pub use frame::{

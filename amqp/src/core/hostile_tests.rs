@@ -1,8 +1,7 @@
 //! A peer that sends anything: a seeded mutator over good transcripts.
 //!
 //! Whatever comes, the core must not panic, must not hold more memory than its limits say, and every wait must end
-//! once the transport does. `AMQP_FUZZ_SEED` runs one seed, `AMQP_FUZZ_SECONDS` runs for so long (`tests/run --long`
-//! gives it an hour); without them 3,000 seeds run.
+//! once the transport does.
 
 use super::tests::{Script, method};
 use super::*;
@@ -12,19 +11,9 @@ use crate::options::ConnectOptions;
 use crate::protocol::{
     AMQPClass, AMQPValue, BasicProperties, FieldTable, basic, channel, connection, queue,
 };
+use crate::testing::{Random, mutate, peak_bytes, seeds};
+use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-}
 
 /// Frames a server may send in the middle of a connection, each whole.
 fn good_frames() -> Vec<Vec<u8>> {
@@ -137,36 +126,25 @@ fn hostile_bytes(random: &mut Random, frames: &[Vec<u8>]) -> Vec<u8> {
     for _ in 0..1 + random.below(12) {
         bytes.extend_from_slice(&frames[random.below(frames.len())]);
     }
-    for _ in 0..random.below(6) {
-        let at = random.below(bytes.len());
-        match random.below(6) {
-            0 => bytes[at] = random.below(256) as u8,
-            1 => bytes[at] ^= 1 << random.below(8),
-            2 => bytes.truncate(at.max(1)),
-            3 => drop(bytes.remove(at)),
-            4 => bytes.insert(at, random.below(256) as u8),
-            _ => {
-                let extreme: [u8; 4] = [
-                    [0xFF; 4],
-                    [0; 4],
-                    [0x7F, 0xFF, 0xFF, 0xFF],
-                    [0, 1, 0xFF, 0xF8],
-                ][random.below(4)];
-                for (offset, byte) in extreme.into_iter().enumerate().take(bytes.len() - at) {
-                    bytes[at + offset] = byte;
-                }
-            }
-        }
-        if bytes.is_empty() {
-            bytes.push(0);
-        }
-    }
+    mutate(&mut bytes, 0, random);
     bytes
 }
 
-fn one_round(seed: u64, frames: &[Vec<u8>]) {
-    let random = &mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    let before_login = random.below(10) == 0;
+/// A connection that is told anything: see the head of this file.
+pub(crate) fn hostile_round(seed: u64) {
+    let random = &mut Random(seed);
+    let frames = FRAMES.with(Rc::clone);
+    let ((), peak) = peak_bytes(|| one_connection(random, &frames));
+    // Two contents under way may each have reserved what a peer's word alone may.
+    assert!(peak < 512 * 1024, "{peak} bytes");
+}
+
+thread_local! {
+    static FRAMES: Rc<Vec<Vec<u8>>> = Rc::new(good_frames());
+}
+
+fn one_connection(random: &mut Random, frames: &[Vec<u8>]) {
+    let before_login = random.one_in(10);
     let mut script = if before_login {
         let mut script = Script {
             core: Core::new(ConnectOptions::default()),
@@ -181,7 +159,7 @@ fn one_round(seed: u64, frames: &[Vec<u8>]) {
     if !before_login {
         let channel = script.open_channel();
         let consumer = script.consume(&channel);
-        if random.below(2) == 0 {
+        if random.one_in(2) {
             script.confirms(&channel);
             for _ in 0..3 {
                 channel
@@ -204,7 +182,7 @@ fn one_round(seed: u64, frames: &[Vec<u8>]) {
     while end < bytes.len() {
         end = (end + 1 + random.below(64)).min(bytes.len());
         start += script.core.receive(&bytes[start..end]);
-        if random.below(8) == 0 {
+        if random.one_in(8) {
             script.output();
         }
         if let Some((channel, consumer, _)) = &waits
@@ -228,24 +206,5 @@ fn one_round(seed: u64, frames: &[Vec<u8>]) {
 
 #[test]
 fn no_bytes_break_the_core() {
-    let frames = good_frames();
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    if let Some(seed) = number("AMQP_FUZZ_SEED") {
-        return one_round(seed, &frames);
-    }
-    let until =
-        number("AMQP_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut seed = if until.is_some() { 3000 } else { 0 };
-    while until.map_or(seed < 3000, |until| Instant::now() < until) {
-        let round = std::panic::AssertUnwindSafe(|| one_round(seed, &frames));
-        if let Err(panic) = std::panic::catch_unwind(round) {
-            eprintln!("seed {seed} failed: run it alone with AMQP_FUZZ_SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-        seed += 1;
-    }
+    seeds(3000, hostile_round);
 }

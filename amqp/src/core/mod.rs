@@ -33,4 +33,6 @@ pub use topology::{Binding, Topology};
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+pub(crate) use hostile_tests::hostile_round;
+#[cfg(test)]
 mod tests;

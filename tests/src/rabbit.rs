@@ -35,6 +35,14 @@ impl RabbitNode {
         run(&self.folder, &["start"], &[]);
     }
 
+    /// Changes something inside it: an Erlang expression.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn evaluate(&self, expression: &str) {
+        run(&self.folder, &["ctl"], &["eval", expression]);
+    }
+
     /// Closes every connection, as an operator would.
     ///
     /// # Panics

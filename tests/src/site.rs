@@ -162,6 +162,50 @@ impl Site {
         bound.expect("a binding");
     }
 
+    /// Deletes the queue of jobs, as an operator might.
+    ///
+    /// # Panics
+    /// If the broker refuses.
+    pub fn delete_job_queue(&self) {
+        self.delete(&self.queue());
+    }
+
+    /// Deletes the queue of dead letters, as an operator might; the next one is looked at after
+    /// [`await_dead_queue`](Self::await_dead_queue).
+    ///
+    /// # Panics
+    /// If the broker refuses.
+    pub fn delete_dead_queue(&self) {
+        self.delete(&self.dead_queue());
+    }
+
+    /// Waits until somebody else has declared the queue of dead letters again, with something in it.
+    ///
+    /// # Panics
+    /// If nobody does within [`PATIENCE`].
+    pub fn await_dead_queue(&self) {
+        let found = crate::eventually("a new dead-letter queue", || {
+            // A channel of its own: asking for a queue that is not there closes it.
+            let channel = self.connection.channel().expect("a channel opens");
+            let ask = QueueDeclare::new(self.dead_queue()).passive();
+            channel
+                .queue_declare(ask)
+                .ok()
+                .filter(|queue| queue.messages > 0)
+        });
+        let consumer = self.channel.consume(Consume::new(found.name));
+        *self.dead.borrow_mut() = consumer.expect("it can be consumed from");
+    }
+
+    fn dead_queue(&self) -> String {
+        format!("{}.dead", self.queue())
+    }
+
+    fn delete(&self, queue: &str) {
+        let deleted = self.channel.queue_delete(queue, false, false);
+        deleted.expect("the broker deletes it");
+    }
+
     /// The exchange for jobs.
     pub fn exchange(&self) -> String {
         format!("{}.x", self.name)
@@ -353,7 +397,7 @@ impl Site {
     pub fn assert_settled(&self) {
         assert_eq!(self.ready(), 0, "jobs left in the queue");
         // The queue keeps its order: what comes before this mark was there before it.
-        let dead = format!("{}.dead", self.queue());
+        let dead = self.dead_queue();
         let mark = Publish::new("", &dead, b"the end").mandatory();
         self.channel.publish(mark).expect("the broker takes it");
         let (body, properties) = take(&self.dead, "mark");
@@ -366,8 +410,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         // A test that has failed may have closed the channel: what is left then has names that nobody uses again.
         let _ = self.channel.queue_delete(&self.queue(), false, false);
-        let dead = format!("{}.dead", self.queue());
-        let _ = self.channel.queue_delete(&dead, false, false);
+        let _ = self.channel.queue_delete(&self.dead_queue(), false, false);
     }
 }
 

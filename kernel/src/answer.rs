@@ -3,8 +3,10 @@
 use std::task::Waker;
 
 use crate::{
+    cell::Task,
     error::Error,
     kernel::Core,
+    reactor::{READ, WRITE},
     wait::{Answer, NONE, Undo, WaitId, WaitQueue},
 };
 
@@ -14,13 +16,12 @@ impl Core {
         match undo {
             Undo::Requested => self.take_from_door(wait),
             Undo::Timer(timer) => self.timers.borrow_mut().cancel(timer),
-            Undo::Source(source, direction) => source.waiter[direction].set(NONE),
+            Undo::Reader(source) => source.waiter[READ].set(NONE),
+            Undo::Writer(source) => source.waiter[WRITE].set(NONE),
             Undo::Queue(queue) => self.waits.borrow_mut().leave_line(&queue, wait),
             Undo::Joiner(task) => {
-                let mut tasks = self.tasks.borrow_mut();
-                self.waits
-                    .borrow_mut()
-                    .dequeue(&mut tasks[task as usize].joiners, wait);
+                let joiners = &task.record.joiners;
+                self.waits.borrow_mut().dequeue(joiners, wait);
             }
             Undo::Bell(bell) => {
                 if let Some(state) = self.bells.borrow().get(bell as usize) {
@@ -45,16 +46,16 @@ impl Core {
     /// Answers a wait whose cause is gone already: the timer fired, the line was left, the
     /// readiness taken.
     pub(crate) fn answer(&self, wait: WaitId, answer: Answer) {
-        let (task, waker) = {
+        let (undone, task, waker) = {
             let mut waits = self.waits.borrow_mut();
-            waits.set_undo(wait, Undo::Answered(answer));
-            let task = waits.get(wait).task;
-            self.with_wait_list(task, |head| waits.leave_task(wait, head));
-            (task, waits.take_waker(wait))
+            let undone = waits.set_undo(wait, Undo::Answered(answer));
+            (undone, waits.leave_task(wait), waits.take_waker(wait))
         };
-        match waker {
-            Some(waker) => self.to_wake.borrow_mut().push(waker),
-            None => self.make_ready(task),
+        drop(undone); // of a joiner: perhaps the last to know the task
+        match (waker, task) {
+            (Some(waker), _) => self.to_wake.borrow_mut().push(waker),
+            (None, Some(task)) => self.make_ready(task),
+            (None, None) => {}
         }
     }
 
@@ -84,9 +85,8 @@ impl Core {
             .set_undo(wait, Undo::Answered(Ok(())));
         if !matches!(undo, Undo::Answered(_)) {
             self.undo(wait, undo);
-            let mut waits = self.waits.borrow_mut();
-            let task = waits.get(wait).task;
-            self.with_wait_list(task, |head| waits.leave_task(wait, head));
+            let task = self.waits.borrow_mut().leave_task(wait);
+            drop(task);
         }
         self.forget_wait(wait);
     }
@@ -102,33 +102,26 @@ impl Core {
         drop(waker);
     }
 
-    /// The head of a task's list of waits; of none, for a wait whose task has ended.
-    pub(crate) fn with_wait_list<R>(&self, task: u32, f: impl FnOnce(&mut WaitId) -> R) -> R {
-        match self.tasks.borrow_mut().get_mut(task as usize) {
-            Some(task) => f(&mut task.waits),
-            None => f(&mut { NONE }),
+    /// A task has ended; a leaf may have been moved out of it. Its wait has no task now.
+    pub(crate) fn disown_waits(&self, task: &Task) {
+        while task.record.waits.get() != NONE {
+            let left = self.waits.borrow_mut().leave_task(task.record.waits.get());
+            drop(left);
         }
-    }
-
-    pub(crate) fn new_wait(&self) -> WaitId {
-        let task = self.current_index();
-        let scope = self.scope.get();
-        self.with_wait_list(task, |head| {
-            self.waits.borrow_mut().insert(task, head, scope)
-        })
     }
 
     /// A wait was found in this task's poll: it belongs here now, and into this scope.
     pub(crate) fn adopt(&self, wait: WaitId) {
-        let (task, scope) = (self.current_index(), self.scope.get());
-        let mut waits = self.waits.borrow_mut();
+        let scope = self.scope.get();
+        let (mut waits, current) = (self.waits.borrow_mut(), self.current.borrow());
         if waits.get(wait).scope != scope {
             waits.set_scope(wait, scope);
         }
-        let before = waits.get(wait).task;
-        if before != task {
-            self.with_wait_list(before, |head| waits.leave_task(wait, head));
-            self.with_wait_list(task, |head| waits.enter_task(wait, task, head));
+        let (before, now) = (&waits.get(wait).task, &*current);
+        let same = matches!((before, now), (Some(before), Some(now)) if before.is(now));
+        if let (false, Some(now)) = (same, now) {
+            let _before = waits.leave_task(wait);
+            waits.enter_task(wait, now.clone());
         }
     }
 }

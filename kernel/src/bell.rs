@@ -93,8 +93,8 @@ pub(crate) struct BellState {
 
 impl Core {
     pub(crate) fn new_bell(&self) -> BellId {
-        let serial = self.spawned.get().wrapping_add(1);
-        self.spawned.set(serial);
+        let serial = self.bells_made.get().wrapping_add(1);
+        self.bells_made.set(serial);
         let index = self.bells.borrow_mut().insert(BellState {
             serial,
             rung: Cell::new(false),

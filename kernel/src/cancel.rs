@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::{
+    cell::Task,
     error::Error,
     kernel::{Core, Due},
     task::{Cancellation, TaskId},
@@ -26,8 +27,8 @@ impl Core {
         let scope = self.scope.get();
         if self.cancel_pending.get() && !self.scopes.borrow().is_shielded(scope) {
             self.cancel_pending.set(false);
-            let index = self.current_index();
-            self.tasks.borrow_mut()[index as usize].cancellation = Cancellation::Delivered;
+            let task = self.current_task();
+            task.cancellation.set(Cancellation::Delivered);
             return Some(Error::Cancelled);
         }
         match scope {
@@ -42,45 +43,39 @@ impl Core {
     }
 
     /// False if a task tries to cancel itself.
-    pub(crate) fn cancel_task(&self, id: TaskId) -> bool {
-        if self.current.get() == Some(id) {
+    pub(crate) fn cancel_task(&self, task: &Task) -> bool {
+        if self.current_id() == Some(task.record.id) {
             return false;
         }
-        if !self.is_alive(id) {
-            return true;
-        }
-        let index = id.index as usize;
-        let before = self.tasks.borrow()[index].cancellation;
-        match before {
+        match task.cancellation.get() {
+            _ if task.has_ended() => {}
             Cancellation::None => {
                 let end = self.clock.now() + self.cleanup_budget;
-                let timer = self.timers.borrow_mut().arm(end, Due::Budget(id));
-                let mut tasks = self.tasks.borrow_mut();
-                tasks[index].cancellation = Cancellation::Pending;
-                tasks[index].budget = Some(timer);
-                drop(tasks);
-                self.deliver_cancellation(id);
+                let due = Due::Budget(task.record.id);
+                let timer = self.timers.borrow_mut().arm(end, due);
+                task.record.make_rare().budget.set(Some(timer));
+                task.cancellation.set(Cancellation::Pending);
+                self.deliver_cancellation(task);
             }
-            Cancellation::Pending | Cancellation::Delivered => self.cancel_hard(id),
+            Cancellation::Pending | Cancellation::Delivered => self.cancel_hard(task),
             Cancellation::Hard => {}
         }
         true
     }
 
     /// Answers every wait of the task that stands under no shield.
-    pub(crate) fn deliver_cancellation(&self, id: TaskId) {
-        for wait in self.waits_of(id.index) {
+    pub(crate) fn deliver_cancellation(&self, task: &Task) {
+        for wait in self.waits_of(task) {
             let scope = self.waits.borrow().get(wait).scope;
-            if self.scopes.borrow().is_shielded(scope) {
-                continue;
+            if !self.scopes.borrow().is_shielded(scope) {
+                task.cancellation.set(Cancellation::Delivered);
+                self.interrupt(wait, Error::Cancelled);
             }
-            self.tasks.borrow_mut()[id.index as usize].cancellation = Cancellation::Delivered;
-            self.interrupt(wait, Error::Cancelled);
         }
     }
 
     /// Answers the waits of a task to which an expired timeout is due.
-    pub(crate) fn deliver_timeouts(&self, task: u32) {
+    pub(crate) fn deliver_timeouts(&self, task: &Task) {
         let mut scopes_met = Vec::new();
         for wait in self.waits_of(task) {
             let scope = self.waits.borrow().get(wait).scope;
@@ -99,58 +94,44 @@ impl Core {
             .for_each(|scope| self.scopes.borrow_mut().settle(scope));
     }
 
-    pub(crate) fn waits_of(&self, task: u32) -> Vec<WaitId> {
-        let mut all = Vec::new();
+    /// The task's unanswered waits, oldest first.
+    fn waits_of(&self, task: &Task) -> Vec<WaitId> {
         let waits = self.waits.borrow();
-        let mut wait = self
-            .tasks
-            .borrow()
-            .get(task as usize)
-            .map_or(NONE, |t| t.waits);
-        while wait != NONE {
-            all.push(wait);
-            wait = waits.next_of_task(wait);
-        }
-        all.reverse(); // oldest first
+        let mut all: Vec<WaitId> = waits.of(task).collect();
+        all.reverse();
         all
     }
 
     /// The time for cleaning up is over.
     pub(crate) fn spend_budget(&self, id: TaskId) {
-        if !self.is_alive(id) {
+        let Some(task) = self.task(id) else {
             return;
-        }
-        self.tasks.borrow_mut()[id.index as usize].budget = None;
-        let name = self
-            .names
-            .borrow()
-            .get(&id.index)
-            .cloned()
-            .unwrap_or_default();
+        };
+        task.record.make_rare().budget.set(None);
+        let name = task.record.name();
         log::warn!(
             "kernel: task {id} {name} used up its cleanup budget after a cancel and is dropped"
         );
-        self.cancel_hard(id);
+        self.cancel_hard(&task);
     }
 
-    pub(crate) fn cancel_hard(&self, id: TaskId) {
-        self.tasks.borrow_mut()[id.index as usize].cancellation = Cancellation::Hard;
-        self.dying.borrow_mut().push(id);
+    fn cancel_hard(&self, task: &Task) {
+        task.cancellation.set(Cancellation::Hard);
+        self.dying.borrow_mut().push(task.clone());
     }
 
     /// Opens a scope inside the current one.
     pub(crate) fn open_scope(&self, deadline: Option<Instant>) -> u32 {
-        let task = self.current_index();
-        let shield = deadline.is_none();
-        let id = self
-            .scopes
-            .borrow_mut()
-            .open(self.scope.get(), task, shield);
+        let task = self.current_task();
+        if deadline.is_none() {
+            let shields = &task.record.make_rare().shields;
+            shields.set(shields.get() + 1);
+        }
+        let mut scopes = self.scopes.borrow_mut();
+        let id = scopes.open(self.scope.get(), task, deadline.is_none());
         if let Some(deadline) = deadline {
             let timer = self.timers.borrow_mut().arm(deadline, Due::Scope(id));
-            self.scopes.borrow_mut().set_timer(id, timer);
-        } else {
-            self.tasks.borrow_mut()[task as usize].shields += 1;
+            scopes.set_timer(id, timer);
         }
         id
     }
@@ -161,28 +142,25 @@ impl Core {
             self.timers.borrow_mut().cancel(timer);
         }
         // A leaf that was moved out of the scope stands in the one around it from now on.
-        for wait in self.waits_of(scope.task()) {
+        if scope.task().record.waits.get() != NONE {
             let mut waits = self.waits.borrow_mut();
-            if waits.get(wait).scope == id {
-                waits.set_scope(wait, scope.parent());
-            }
+            let left: Vec<WaitId> = waits
+                .of(scope.task())
+                .filter(|wait| waits.get(*wait).scope == id)
+                .collect();
+            left.into_iter()
+                .for_each(|wait| waits.set_scope(wait, scope.parent()));
         }
         if scope.is_shield() {
             self.close_shield(scope.task());
         }
     }
 
-    pub(crate) fn close_shield(&self, index: u32) {
-        let mut tasks = self.tasks.borrow_mut();
-        let Some(task) = tasks.get_mut(index as usize) else {
-            return;
-        };
-        task.shields -= 1;
-        if task.shields == 0 && task.cancellation == Cancellation::Hard {
-            self.dying.borrow_mut().push(TaskId {
-                serial: task.serial,
-                index,
-            });
+    fn close_shield(&self, task: &Task) {
+        let shields = &task.record.make_rare().shields;
+        shields.set(shields.get() - 1);
+        if shields.get() == 0 && task.cancellation.get() == Cancellation::Hard {
+            self.dying.borrow_mut().push(task.clone());
         }
     }
 }

@@ -1,118 +1,329 @@
-//! Where a task's future lives, and afterwards its result: one allocation for both.
+//! A task in memory: one allocation for what the kernel keeps of it, its future, and its result.
 //!
-//! The first of the crate's small unsafe modules. The kernel holds the cell as [`Runnable`], the
-//! join handle holds the same cell as [`Joinable<T>`], and neither knows the future's type.
+//! The first of the crate's small unsafe modules. [`Task`] is a counted pointer to the cell, one
+//! word wide, that does not know the future's type; [`Joint`] is the same pointer in the hands of
+//! a join handle, which knows the type of the result. The ready queue, the waits and the table of
+//! tasks hold `Task`s, so none of them ever looks a task up, and none can find it gone.
+//!
+//! Future and result share a place, the *stage*. The phase in the header says what is in it, and
+//! is the lock on it: nobody touches the stage of a busy cell but the function that made it busy.
 
 use std::{
     cell::{Cell, UnsafeCell},
     future::Future,
+    marker::PhantomData,
+    mem::{ManuallyDrop, offset_of},
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    rc::Rc,
+    ptr::NonNull,
     task::{Context, Poll},
 };
 
-use crate::error::JoinError;
+use crate::{
+    error::JoinError,
+    task::{Cancellation, Record},
+};
 
-enum Stage<F: Future> {
-    Future(F),
-    Done(Result<F::Output, JoinError>),
+/// What is in the stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The future, which may be polled.
+    Parked,
+    /// Something that is being polled, dropped or written now.
+    Busy,
+    /// The result.
+    Done,
+    /// Nothing any more.
     Empty,
 }
 
-/// A task's future, then its result.
-pub(crate) struct TaskCell<F: Future> {
-    /// True while the stage is borrowed by one of the methods below.
-    busy: Cell<bool>,
+/// The front of a cell, the same for all tasks.
+pub(crate) struct Header {
+    kind: &'static Kind,
+    count: Cell<u32>,
+    phase: Cell<Phase>,
+    /// A join handle will ask for the result.
+    pub(crate) joinable: Cell<bool>,
+    /// It is in the ready queue.
+    pub(crate) queued: Cell<bool>,
+    pub(crate) cancellation: Cell<Cancellation>,
+    pub(crate) record: Record,
+}
+
+/// What depends on the future's type.
+struct Kind {
+    poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
+    drop_future: unsafe fn(NonNull<Header>),
+    fail: unsafe fn(NonNull<Header>, JoinError),
+    free: unsafe fn(NonNull<Header>),
+    /// Where the stage lies, in bytes from the header.
+    stage: usize,
+}
+
+/// A whole cell. `repr(C)`, so that a pointer to it is a pointer to its header.
+#[repr(C)]
+struct TaskCell<F: Future> {
+    header: Header,
     stage: UnsafeCell<Stage<F>>,
 }
 
-/// What the kernel's loop does with a task.
-pub(crate) trait Runnable {
-    /// Runs one step; keeps the result if it was the last. The future may panic.
-    fn step(&self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Drops the future and keeps this error as the result. The future's drop may panic.
-    fn end(&self, error: JoinError);
+/// `repr(C)`, so that the result lies where the stage does.
+#[repr(C)]
+union Stage<F: Future> {
+    future: ManuallyDrop<F>,
+    result: ManuallyDrop<Result<F::Output, JoinError>>,
 }
 
-/// What a join handle does with a task.
-pub(crate) trait Joinable<T> {
-    /// Takes the result out, if the task has ended and nobody took it yet.
-    fn take(&self) -> Option<Result<T, JoinError>>;
-    /// True if the task has ended and its result is still there.
-    fn has_result(&self) -> bool;
+/// A task. Clones are the same task.
+pub(crate) struct Task {
+    cell: NonNull<Header>,
 }
 
-impl<F: Future> TaskCell<F> {
-    pub(crate) fn new(future: F) -> Rc<TaskCell<F>> {
-        Rc::new(TaskCell {
-            busy: Cell::new(false),
-            stage: UnsafeCell::new(Stage::Future(future)),
-        })
+/// A task and the type of its result.
+pub(crate) struct Joint<T> {
+    task: Task,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> Joint<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + 'static, record: Record) -> Joint<T> {
+        Joint {
+            task: Task::new(future, record),
+            result: PhantomData,
+        }
     }
 
-    /// Runs `f` on the stage, refusing to be entered twice.
-    fn with<R>(&self, f: impl FnOnce(&mut Stage<F>) -> R) -> R {
-        struct Release<'a>(&'a Cell<bool>);
-        impl Drop for Release<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Takes the result out, if the task has ended and nobody took it yet.
+    pub(crate) fn take(&self) -> Option<Result<T, JoinError>> {
+        if self.task.phase.get() != Phase::Done {
+            return None;
+        }
+        self.task.phase.set(Phase::Empty);
+        // SAFETY: the task was made with a future of output `T`, so this is where its result
+        // lies, and the phase was `Done`: it is there. The phase says from now on that it is not,
+        // so it is read once. No foreign code runs in between.
+        unsafe {
+            let stage = self.task.cell.byte_add(self.task.kind.stage);
+            Some(stage.cast::<Result<T, JoinError>>().read())
+        }
+    }
+}
+
+impl Task {
+    fn new<F: Future + 'static>(future: F, record: Record) -> Task {
+        let cell = Box::new(TaskCell {
+            header: Header {
+                kind: Kind::of::<F>(),
+                count: Cell::new(1),
+                phase: Cell::new(Phase::Parked),
+                joinable: Cell::new(true),
+                queued: Cell::new(false),
+                cancellation: Cell::new(Cancellation::None),
+                record,
+            },
+            stage: UnsafeCell::new(Stage {
+                future: ManuallyDrop::new(future),
+            }),
+        });
+        Task {
+            cell: NonNull::from(Box::leak(cell)).cast(),
+        }
+    }
+
+    /// True if the task can be polled.
+    #[inline]
+    pub(crate) fn is_parked(&self) -> bool {
+        self.phase.get() == Phase::Parked
+    }
+
+    /// True once the task has ended, also if its result was taken.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase.get(), Phase::Done | Phase::Empty)
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, other: &Task) -> bool {
+        self.cell == other.cell
+    }
+
+    /// Runs one step; keeps the result, if it was the last and somebody will ask for it.
+    ///
+    /// # Panics
+    /// If the future does, or its drop, or the drop of a result that nobody wants. `end` then
+    /// makes of the cell what a joiner is told. Also if the cell is not parked.
+    #[inline]
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        assert!(self.is_parked(), "a task that is polled has its future");
+        self.phase.set(Phase::Busy);
+        // SAFETY: `kind` belongs to this cell's future, which is there, since the phase was
+        // `Parked`; the phase is now `Busy`, so until `poll` changes it nobody else comes in.
+        // `&self` keeps the cell alive.
+        unsafe { (self.kind.poll)(self.cell, cx) }
+    }
+
+    /// Drops the future, if it is still there, and keeps this error as the result. A panic of the
+    /// drop takes the error's place. Gives it back if nobody will ask for it.
+    pub(crate) fn end(&self, mut error: JoinError) -> Option<JoinError> {
+        match self.phase.get() {
+            Phase::Busy | Phase::Done => return None,
+            Phase::Empty => {}
+            Phase::Parked => {
+                self.phase.set(Phase::Busy);
+                // SAFETY: as in `poll`.
+                let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
+                    (self.kind.drop_future)(self.cell)
+                }));
+                if let Err(payload) = dropped {
+                    error = JoinError::Panicked(payload);
+                }
             }
         }
-        assert!(
-            !self.busy.replace(true),
-            "a task's cell is never entered twice"
-        );
-        let _release = Release(&self.busy);
-        // SAFETY: the cell is !Sync, `busy` was false and is true until `_release` is dropped, and
-        // every access to `stage` goes through here: this is the only reference to it.
-        f(unsafe { &mut *self.stage.get() })
-    }
-}
-
-impl<F: Future> Runnable for TaskCell<F> {
-    fn step(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = self.with(|stage| match stage {
-            // SAFETY: the cell is made inside an `Rc` and never moves out of it; `Stage::Future`
-            // is only ever overwritten in place, which drops the future where it stands.
-            Stage::Future(future) => unsafe { Pin::new_unchecked(future) }.poll(cx),
-            _ => unreachable!("the kernel runs no task that has ended"),
-        });
-        let Poll::Ready(value) = polled else {
-            return Poll::Pending;
-        };
-        // The value is stored after the future is gone, so a panic of its drop leaves `Empty`.
-        self.with(|stage| *stage = Stage::Empty);
-        self.with(|stage| *stage = Stage::Done(Ok(value)));
-        Poll::Ready(())
-    }
-
-    fn end(&self, error: JoinError) {
-        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            self.with(|stage| *stage = Stage::Empty)
-        }));
-        let result = match dropped {
-            Ok(()) => Err(error),
-            Err(payload) => Err(JoinError::Panicked(payload)),
-        };
-        self.with(|stage| *stage = Stage::Done(result));
-    }
-}
-
-impl<F: Future> Joinable<F::Output> for TaskCell<F> {
-    fn take(&self) -> Option<Result<F::Output, JoinError>> {
-        if self.busy.get() {
-            return None; // asked from inside the task's own step
+        self.phase.set(Phase::Empty);
+        if !self.joinable.get() {
+            return Some(error);
         }
-        self.with(|stage| match stage {
-            Stage::Done(_) => match std::mem::replace(stage, Stage::Empty) {
-                Stage::Done(result) => Some(result),
-                _ => unreachable!("it was Done a moment ago"),
-            },
-            _ => None,
-        })
+        // SAFETY: `kind` belongs to this cell, and the stage is empty.
+        unsafe { (self.kind.fail)(self.cell, error) };
+        self.phase.set(Phase::Done);
+        None
     }
+}
 
-    fn has_result(&self) -> bool {
-        !self.busy.get() && self.with(|stage| matches!(stage, Stage::Done(_)))
+impl Deref for Task {
+    type Target = Header;
+
+    #[inline]
+    fn deref(&self) -> &Header {
+        // SAFETY: a `Task` counts, so the cell is alive as long as `self`; nobody ever makes a
+        // `&mut Header` before the last of them is gone.
+        unsafe { self.cell.as_ref() }
+    }
+}
+
+impl Clone for Task {
+    #[inline]
+    fn clone(&self) -> Task {
+        // Cannot overflow: clones live in waits, queues and handles of eight bytes and more each,
+        // and are never leaked, so memory ends before the count does.
+        self.count.set(self.count.get() + 1);
+        Task { cell: self.cell }
+    }
+}
+
+impl Drop for Task {
+    #[inline]
+    fn drop(&mut self) {
+        let left = self.count.get() - 1;
+        self.count.set(left);
+        if left == 0 {
+            // SAFETY: this was the last of all pointers to the cell.
+            unsafe { (self.kind.free)(self.cell) }
+        }
+    }
+}
+
+/// Sets the phase when it goes, also if a panic takes it away.
+struct Leave<'a> {
+    header: &'a Header,
+    phase: Phase,
+}
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.header.phase.set(self.phase);
+    }
+}
+
+impl Kind {
+    fn of<F: Future + 'static>() -> &'static Kind {
+        const {
+            &Kind {
+                poll: poll::<F>,
+                drop_future: drop_future::<F>,
+                fail: fail::<F>,
+                free: free::<F>,
+                stage: offset_of!(TaskCell<F>, stage),
+            }
+        }
+    }
+}
+
+/// The parts of a cell of this kind.
+///
+/// # Safety
+/// `cell` points to a live `TaskCell<F>`, and comes from the box it was made in.
+unsafe fn parts<'a, F: Future + 'static>(cell: NonNull<Header>) -> (&'a Header, *mut Stage<F>) {
+    // SAFETY: the caller's word. The stage is behind an `UnsafeCell`, so a shared reference to
+    // the whole says nothing about it.
+    let cell = unsafe { cell.cast::<TaskCell<F>>().as_ref() };
+    (&cell.header, cell.stage.get())
+}
+
+/// # Safety
+/// As for `parts`; the future is in the stage, and the caller has made the cell busy.
+unsafe fn poll<F: Future + 'static>(cell: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
+    // SAFETY: the caller's word.
+    let (header, stage) = unsafe { parts::<F>(cell) };
+    let mut leave = Leave {
+        header,
+        phase: Phase::Parked,
+    };
+    // SAFETY: the cell is busy, so this is the only reference into the stage. The future lives in
+    // a box and is dropped where it stands: it never moves.
+    let polled = unsafe { Pin::new_unchecked(&mut *(*stage).future) }.poll(cx);
+    let Poll::Ready(value) = polled else {
+        return Poll::Pending;
+    };
+    leave.phase = Phase::Empty;
+    // SAFETY: as above; the phase will not be `Parked` again, so it is dropped once.
+    unsafe { ManuallyDrop::drop(&mut (*stage).future) };
+    if header.joinable.get() {
+        // SAFETY: as above; the stage is empty.
+        unsafe { (*stage).result = ManuallyDrop::new(Ok(value)) };
+        leave.phase = Phase::Done;
+    }
+    Poll::Ready(())
+}
+
+/// # Safety
+/// As for `poll`; from now on the stage is empty, also after a panic.
+unsafe fn drop_future<F: Future + 'static>(cell: NonNull<Header>) {
+    // SAFETY: the caller's word.
+    unsafe { ManuallyDrop::drop(&mut (*parts::<F>(cell).1).future) }
+}
+
+/// # Safety
+/// As for `parts`; the stage is empty.
+unsafe fn fail<F: Future + 'static>(cell: NonNull<Header>, error: JoinError) {
+    // SAFETY: the caller's word.
+    unsafe { (*parts::<F>(cell).1).result = ManuallyDrop::new(Err(error)) }
+}
+
+/// # Safety
+/// As for `parts`; nobody uses the cell any more.
+unsafe fn free<F: Future + 'static>(cell: NonNull<Header>) {
+    // SAFETY: the caller's word; `Task::new` made it in a box of this very type.
+    drop(unsafe { Box::from_raw(cell.cast::<TaskCell<F>>().as_ptr()) });
+}
+
+impl<F: Future> Drop for TaskCell<F> {
+    fn drop(&mut self) {
+        let stage = self.stage.get_mut();
+        // SAFETY: the phase says what is in the stage. A busy cell is never dropped: whoever made
+        // it busy holds a `Task`.
+        unsafe {
+            match self.header.phase.get() {
+                Phase::Parked => ManuallyDrop::drop(&mut stage.future),
+                Phase::Done => ManuallyDrop::drop(&mut stage.result),
+                Phase::Busy | Phase::Empty => {}
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@
 //!
 //! # Reading order
 //!
-//! `trap.rs` (the door), `kernel.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
+//! `trap.rs` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
 //! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it.
 //!
@@ -64,6 +64,7 @@ mod task;
 mod time;
 mod timer;
 mod trap;
+mod turn;
 mod wait;
 mod waker;
 mod with;

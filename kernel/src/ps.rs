@@ -3,10 +3,10 @@
 use std::panic::Location;
 
 use crate::{
+    cell::Task,
     kernel::Core,
-    reactor::READ,
-    task::TaskId,
-    wait::{NONE, Undo},
+    task::{Cancellation, TaskId},
+    wait::Undo,
 };
 
 /// How much a kernel holds at a moment; see [`stats`].
@@ -69,38 +69,29 @@ pub struct TaskInfo {
 pub fn ps() -> Vec<TaskInfo> {
     Core::current_ref(|core| {
         core.read_door();
-        let tasks = core.tasks.borrow();
-        let names = core.names.borrow();
-        let line = |(index, task): (usize, &crate::task::Task)| TaskInfo {
-            id: TaskId {
-                serial: task.serial,
-                index: index as u32,
-            },
-            name: names.get(&(index as u32)).cloned().unwrap_or_default(),
-            parent: task.parent,
-            spawned_at: task.site,
-            waits: traps_of(core, task.waits),
-            ready: task.queued,
-            cancelled: task.cancellation != crate::task::Cancellation::None,
+        let line = |task: &Task| TaskInfo {
+            id: task.record.id,
+            name: task.record.name(),
+            parent: task.record.parent,
+            spawned_at: task.record.site,
+            waits: traps_of(core, task),
+            ready: task.queued.get(),
+            cancelled: task.cancellation.get() != Cancellation::None,
         };
-        tasks.iter().map(line).collect()
+        core.tasks.borrow().iter().map(line).collect()
     })
 }
 
-fn traps_of(core: &Core, mut wait: u32) -> Vec<&'static str> {
+fn traps_of(core: &Core, task: &Task) -> Vec<&'static str> {
     let waits = core.waits.borrow();
-    let mut traps = Vec::new();
-    while wait != NONE {
-        traps.push(match &waits.get(wait).undo {
-            Undo::Requested | Undo::Answered(_) => "(about to wait)",
-            Undo::Timer(_) => "Sleep",
-            Undo::Source(_, READ) => "Readable",
-            Undo::Source(..) => "Writable",
-            Undo::Queue(queue) => queue.what(),
-            Undo::Joiner(_) => "Join",
-            Undo::Bell(_) => "Bell",
-        });
-        wait = waits.next_of_task(wait);
-    }
-    traps
+    let trap = |wait| match &waits.get(wait).undo {
+        Undo::Requested | Undo::Answered(_) => "(about to wait)",
+        Undo::Timer(_) => "Sleep",
+        Undo::Reader(_) => "Readable",
+        Undo::Writer(_) => "Writable",
+        Undo::Queue(queue) => queue.what(),
+        Undo::Joiner(_) => "Join",
+        Undo::Bell(_) => "Bell",
+    };
+    waits.of(task).map(trap).collect()
 }

@@ -15,7 +15,7 @@ use std::{
 
 use slab::Slab;
 
-use crate::{error::Error, kernel::Core, timer::TimerKey, wait::NONE, with::With};
+use crate::{cell::Task, error::Error, kernel::Core, timer::TimerKey, wait::NONE, with::With};
 
 /// Whose deadline ended what stood in a scope, once one did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Verdict {
 /// One timeout or shield.
 pub(crate) struct Scope {
     parent: u32,
-    task: u32,
+    task: Task,
     shield: bool,
     timer: Option<TimerKey>,
     /// The deadline has passed.
@@ -56,7 +56,7 @@ impl Scopes {
         self.slab.len()
     }
 
-    pub(crate) fn open(&mut self, parent: u32, task: u32, shield: bool) -> u32 {
+    pub(crate) fn open(&mut self, parent: u32, task: Task, shield: bool) -> u32 {
         self.slab.insert(Scope {
             parent,
             task,
@@ -81,11 +81,11 @@ impl Scopes {
     }
 
     /// Notes that a deadline has passed; gives the task whose waits may have to be answered.
-    pub(crate) fn expire(&mut self, id: u32) -> u32 {
+    pub(crate) fn expire(&mut self, id: u32) -> Task {
         let scope = &mut self.slab[id as usize];
         (scope.expired, scope.timer) = (true, None);
         self.undelivered += 1;
-        scope.task
+        scope.task.clone()
     }
 
     pub(crate) fn verdict(&self, id: u32) -> Option<Verdict> {
@@ -234,8 +234,8 @@ impl Scope {
         self.parent
     }
 
-    pub(crate) fn task(&self) -> u32 {
-        self.task
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
     }
 
     pub(crate) fn is_shield(&self) -> bool {

@@ -2,18 +2,71 @@
 
 use std::{
     any::Any,
+    future::Future,
+    num::NonZeroU32,
     panic::{Location, resume_unwind},
     rc::Rc,
     task::Waker,
 };
 
 use crate::{
-    cell::Runnable,
-    error::JoinError,
+    cell::{Joint, Task},
+    error::{JoinError, panic_text},
     kernel::Core,
-    task::{Cancellation, JoinHandle, Task, TaskId, report_panic},
+    task::{Cancellation, JoinHandle, Record, TaskId, report_panic},
     wait::NONE,
 };
+
+/// All tasks that have not ended, found by their ids.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    places: Vec<Option<Task>>,
+    /// Places that may be used again.
+    free: Vec<u32>,
+    spawned: u32,
+}
+
+impl Tasks {
+    /// A place and a number for a task to be made.
+    fn reserve(&mut self) -> TaskId {
+        self.spawned = self.spawned.wrapping_add(1).max(1);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            (self.places.len() - 1) as u32
+        });
+        TaskId {
+            serial: NonZeroU32::new(self.spawned).expect("it is at least 1"),
+            index,
+        }
+    }
+
+    fn put(&mut self, task: Task) {
+        let index = task.record.id.index as usize;
+        self.places[index] = Some(task);
+    }
+
+    /// The task, unless it has ended.
+    pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
+        let task = self.places.get(id.index as usize)?.as_ref()?;
+        (task.record.id == id).then_some(task)
+    }
+
+    /// Nothing may be borrowed when what this gives is dropped: that may run foreign code.
+    #[must_use]
+    fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.places[id.index as usize].take()?;
+        self.free.push(id.index);
+        Some(task)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.places.iter().flatten()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
 
 impl Core {
     /// The kernel that runs on this thread.
@@ -31,16 +84,23 @@ impl Core {
         self.run_number.get()
     }
 
-    pub(crate) fn current_task(&self) -> Option<TaskId> {
-        self.current.get()
+    pub(crate) fn current_id(&self) -> Option<TaskId> {
+        self.current.borrow().as_ref().map(|task| task.record.id)
     }
 
+    /// The task that is being polled.
     #[inline]
-    pub(crate) fn current_index(&self) -> u32 {
-        self.current
-            .get()
+    pub(crate) fn current_task(&self) -> Task {
+        let current = self.current.borrow();
+        current
+            .as_ref()
             .expect("traps are for tasks: this was polled outside of one")
-            .index
+            .clone()
+    }
+
+    /// The task with this id, unless it has ended.
+    pub(crate) fn task(&self, id: TaskId) -> Option<Task> {
+        self.tasks.borrow().get(id).cloned()
     }
 
     /// True if a leaf polled with this waker is woken by making the current task ready.
@@ -51,113 +111,78 @@ impl Core {
 
     /// A clone of the task's real waker, which is made now if it has none yet.
     pub(crate) fn keep_waker(&self, id: TaskId, make: impl FnOnce() -> Waker) -> Option<Waker> {
-        let mut tasks = self.tasks.borrow_mut();
-        let task = tasks
-            .get_mut(id.index as usize)
-            .filter(|t| t.serial == id.serial)?;
-        Some(task.waker.get_or_insert_with(make).clone())
+        let task = self.task(id)?;
+        Some(task.record.make_rare().waker.get_or_init(make).clone())
     }
 
-    pub(crate) fn add_task(
+    pub(crate) fn add_task<F: Future + 'static>(
         &self,
-        cell: Rc<dyn Runnable>,
+        future: F,
         site: &'static Location<'static>,
-    ) -> TaskId {
-        let serial = self.spawned.get().wrapping_add(1);
-        self.spawned.set(serial);
-        let mut task = Task::new(cell, serial, self.current.get(), site);
+    ) -> Joint<F::Output> {
+        let id = self.tasks.borrow_mut().reserve();
+        let joint = Joint::new(future, Record::new(id, self.current_id(), site));
+        let task = joint.task();
         if self.closing.get() {
-            task.cancellation = Cancellation::Pending;
+            task.cancellation.set(Cancellation::Pending);
         }
-        let index = self.tasks.borrow_mut().insert(task) as u32;
-        self.make_ready(index);
-        TaskId { serial, index }
-    }
-
-    pub(crate) fn set_name(&self, id: TaskId, name: &str) {
-        if self.is_alive(id) {
-            self.tasks.borrow_mut()[id.index as usize].named = true;
-            self.names.borrow_mut().insert(id.index, name.to_owned());
-        }
-    }
-
-    pub(crate) fn is_alive(&self, id: TaskId) -> bool {
-        self.tasks
-            .borrow()
-            .get(id.index as usize)
-            .is_some_and(|t| t.serial == id.serial)
+        self.tasks.borrow_mut().put(task.clone());
+        self.make_ready(task.clone());
+        joint
     }
 
     /// Puts a task at the end of the ready queue, if it is not there already.
     #[inline]
-    pub(crate) fn make_ready(&self, index: u32) {
-        if let Some(task) = self.tasks.borrow_mut().get_mut(index as usize)
-            && !std::mem::replace(&mut task.queued, true)
-        {
-            self.ready.borrow_mut().push_back(TaskId {
-                serial: task.serial,
-                index,
-            });
+    pub(crate) fn make_ready(&self, task: Task) {
+        if !task.queued.replace(true) {
+            self.ready.borrow_mut().push_back(task);
         }
     }
 
     pub(crate) fn make_ready_if_alive(&self, id: TaskId) {
-        if self.is_alive(id) {
-            self.make_ready(id.index);
+        if let Some(task) = self.task(id) {
+            self.make_ready(task);
         }
     }
 
+    /// Ends a task that did not end by itself.
+    pub(crate) fn finish(&self, task: &Task, error: JoinError) {
+        if let Some(JoinError::Panicked(payload)) = task.end(error) {
+            report_panic(&task.record, panic_text(payload.as_ref()));
+        }
+        self.retire(task);
+    }
+
     /// Removes a task that has ended and answers those who wait for it.
-    pub(crate) fn retire(&self, id: TaskId, panic: Option<String>) {
-        let task = self.tasks.borrow_mut().remove(id.index as usize);
-        if let Some(timer) = task.budget {
+    pub(crate) fn retire(&self, task: &Task) {
+        let record = &task.record;
+        let removed = self.tasks.borrow_mut().remove(record.id);
+        if let Some(timer) = record.rare().and_then(|rare| rare.budget.take()) {
             self.timers.borrow_mut().cancel(timer);
         }
-        let name = match task.named {
-            true => self.names.borrow_mut().remove(&id.index),
-            false => None,
-        };
-        // A leaf may have been moved out of the future that asked; its wait has no task now.
-        let mut wait = task.waits;
-        while wait != NONE {
-            let next = self.waits.borrow().next_of_task(wait);
-            self.waits
-                .borrow_mut()
-                .enter_task(wait, NONE, &mut { NONE });
-            wait = next;
-        }
-        let mut joiners = task.joiners;
-        while joiners.first != NONE {
-            let joiner = joiners.first;
-            self.waits.borrow_mut().dequeue(&mut joiners, joiner);
+        self.disown_waits(task);
+        while record.joiners.get() != NONE {
+            let joiner = record.joiners.get();
+            self.waits.borrow_mut().dequeue(&record.joiners, joiner);
             self.answer(joiner, Ok(()));
         }
-        if let Some(text) = panic
-            && Rc::strong_count(&task.cell) == 1
-        {
-            report_panic(id, name.as_deref(), task.site, &text);
-        }
-        // Nothing is borrowed here: dropping the result and the waker may run foreign code.
-        drop(task);
+        drop(removed);
     }
 
     /// Drops the futures of tasks that were cancelled hard.
     pub(crate) fn drop_dying(&self) {
         loop {
-            let Some(id) = self.dying.borrow_mut().pop() else {
+            let Some(task) = self.dying.borrow_mut().pop() else {
                 return;
             };
-            let cell = match self.tasks.borrow().get(id.index as usize) {
-                Some(task) if task.serial == id.serial && task.shields == 0 => task.cell.clone(),
-                _ => continue,
-            };
-            cell.end(JoinError::Cancelled);
-            drop(cell);
-            self.retire(id, None);
+            if task.is_parked() && !task.record.is_shielded() {
+                self.finish(&task, JoinError::Cancelled);
+            }
         }
     }
 
     /// True while the current task may go on without waiting; see `OPERATIONS_PER_STEP`.
+    #[inline]
     pub(crate) fn spend(&self) -> bool {
         let left = self.operations.get();
         self.operations.set(left.saturating_sub(1));
@@ -167,35 +192,27 @@ impl Core {
     /// `main` has ended: cancels all other tasks and runs until they have ended.
     pub(crate) fn close_down(&self) {
         self.closing.set(true);
-        let left: Vec<TaskId> = self
-            .tasks
-            .borrow()
-            .iter()
-            .map(|(index, task)| TaskId {
-                serial: task.serial,
-                index: index as u32,
-            })
-            .collect();
+        let left: Vec<Task> = self.tasks.borrow().iter().cloned().collect();
         if !left.is_empty() {
             log::debug!(
                 "kernel: main has ended, cancelling the {} tasks that are left",
                 left.len()
             );
         }
-        for id in left {
-            self.cancel_task(id);
-        }
-        while !self.tasks.borrow().is_empty() {
+        left.iter().for_each(|task| {
+            self.cancel_task(task);
+        });
+        drop(left);
+        while self.tasks.borrow().len() > 0 {
             self.turn();
         }
     }
 
     /// Leaves no trace of this run for the next; gives `main`'s value.
     pub(crate) fn finish_run<T: 'static>(&self, main: JoinHandle<T>) -> T {
-        self.ready.borrow_mut().clear();
+        drop(self.ready.take());
         let stray = self.waits.borrow().ids();
         stray.into_iter().for_each(|wait| self.withdraw(wait));
-        self.names.borrow_mut().clear();
         match main.into_result() {
             Ok(value) => value,
             Err(JoinError::Panicked(payload)) => resume_unwind(payload as Box<dyn Any + Send>),

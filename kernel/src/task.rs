@@ -1,39 +1,46 @@
-//! Tasks: the kernel's table entry, and the handle by which others join or cancel one.
+//! Tasks: what the kernel records of each, and the handle by which others join or cancel one.
 
 use std::{
+    cell::{Cell, OnceCell},
     fmt,
     future::Future,
+    num::NonZeroU32,
     panic::Location,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
-    cell::{Joinable, Runnable, TaskCell},
+    cell::Joint,
     error::{Error, JoinError, panic_text},
+    held::Held,
     kernel::Core,
     timer::TimerKey,
     trap::{Ask, Trap, ask},
-    wait::{Ends, NONE, WaitId},
+    wait::{NONE, WaitId},
 };
 
 /// Names a task: its place in the table and the number of its spawning, so that a place used
 /// again is another task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
-    pub(crate) serial: u32,
+    pub(crate) serial: NonZeroU32,
     pub(crate) index: u32,
 }
 
 impl TaskId {
+    pub(crate) const FIRST: TaskId = TaskId {
+        serial: NonZeroU32::MIN,
+        index: 0,
+    };
+
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.index)
+        u64::from(self.serial.get()) << 32 | u64::from(self.index)
     }
 
     pub(crate) fn from_bits(bits: u64) -> TaskId {
         TaskId {
-            serial: (bits >> 32) as u32,
+            serial: NonZeroU32::new((bits >> 32) as u32).expect("these are bits of a task's id"),
             index: bits as u32,
         }
     }
@@ -63,50 +70,64 @@ pub(crate) enum Cancellation {
     Hard,
 }
 
-/// A task as the kernel holds it.
-pub(crate) struct Task {
-    pub(crate) cell: Rc<dyn Runnable>,
-    pub(crate) serial: u32,
-    /// It is in the ready queue.
-    pub(crate) queued: bool,
-    /// `Core::names` has its name.
-    pub(crate) named: bool,
-    pub(crate) cancellation: Cancellation,
-    /// Shields now open in it.
-    pub(crate) shields: u16,
-    /// Its unanswered waits.
-    pub(crate) waits: WaitId,
-    /// Who waits for its end.
-    pub(crate) joiners: Ends,
+/// What the kernel knows of every task. A task that does nothing costs its bytes, so what only
+/// some tasks have is in [`Rare`].
+pub(crate) struct Record {
+    pub(crate) id: TaskId,
     pub(crate) parent: Option<TaskId>,
     pub(crate) site: &'static Location<'static>,
-    /// The end of the cleanup budget, once cancelled.
-    pub(crate) budget: Option<TimerKey>,
-    /// The real waker, once foreign code has cloned one.
-    pub(crate) waker: Option<Waker>,
+    /// Its unanswered waits.
+    pub(crate) waits: Cell<WaitId>,
+    /// Who waits for its end: the first in line.
+    pub(crate) joiners: Cell<WaitId>,
+    rare: OnceCell<Box<Rare>>,
 }
 
-impl Task {
+/// What few tasks have.
+#[derive(Default)]
+pub(crate) struct Rare {
+    pub(crate) name: Held<Option<String>>,
+    /// Shields now open in it.
+    pub(crate) shields: Cell<u32>,
+    /// The end of the cleanup budget, once cancelled.
+    pub(crate) budget: Cell<Option<TimerKey>>,
+    /// The real waker, once foreign code has cloned one.
+    pub(crate) waker: OnceCell<Waker>,
+}
+
+impl Record {
     pub(crate) fn new(
-        cell: Rc<dyn Runnable>,
-        serial: u32,
+        id: TaskId,
         parent: Option<TaskId>,
         site: &'static Location<'static>,
-    ) -> Task {
-        Task {
-            cell,
-            serial,
-            queued: false,
-            named: false,
-            cancellation: Cancellation::None,
-            shields: 0,
-            waits: NONE,
-            joiners: Ends::EMPTY,
+    ) -> Record {
+        Record {
+            id,
             parent,
             site,
-            budget: None,
-            waker: None,
+            waits: Cell::new(NONE),
+            joiners: Cell::new(NONE),
+            rare: OnceCell::new(),
         }
+    }
+
+    #[inline]
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.get().map(|rare| &**rare)
+    }
+
+    pub(crate) fn make_rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.shields.get() > 0)
+    }
+
+    /// The name, or an empty text.
+    pub(crate) fn name(&self) -> String {
+        let name = self.rare().and_then(|rare| rare.name.borrow().clone());
+        name.unwrap_or_default()
     }
 }
 
@@ -136,45 +157,38 @@ pub(crate) fn spawn_at<F>(future: F, site: &'static Location<'static>) -> JoinHa
 where
     F: Future + 'static,
 {
-    let core = Core::current();
-    let cell = TaskCell::new(future);
-    let id = core.add_task(cell.clone(), site);
-    JoinHandle {
-        id,
-        cell: Some(cell),
-        site,
-    }
+    Core::current_ref(|core| JoinHandle {
+        joint: core.add_task(future, site),
+    })
 }
 
 /// The task that runs now; `None` outside of tasks.
 pub fn current_task() -> Option<TaskId> {
-    Core::with_current(|core| core.current_task()).flatten()
+    Core::with_current(|core| core.current_id()).flatten()
 }
 
 /// A task's result to come. Dropping it detaches the task, which then runs on by itself; if it
 /// panics later, that is logged as an error with the task's name and where it was spawned.
 pub struct JoinHandle<T> {
-    id: TaskId,
-    /// `None` once the result was taken.
-    cell: Option<Rc<dyn Joinable<T>>>,
-    site: &'static Location<'static>,
+    joint: Joint<T>,
 }
 
 impl<T: 'static> JoinHandle<T> {
     /// The task's id.
     pub fn id(&self) -> TaskId {
-        self.id
+        self.joint.task().record.id
     }
 
     /// Names the task, for listings and for the log.
     pub fn name(self, name: &str) -> JoinHandle<T> {
-        Core::with_current(|core| core.set_name(self.id, name));
+        let rare = self.joint.task().record.make_rare();
+        rare.name.replace(Some(name.to_owned()));
         self
     }
 
     /// True once the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.cell.as_ref().is_none_or(|cell| cell.has_result())
+        self.joint.task().has_ended()
     }
 
     /// Waits for the task's end and takes its result.
@@ -186,7 +200,7 @@ impl<T: 'static> JoinHandle<T> {
     /// # Errors
     /// [`JoinError::Panicked`] with the payload; [`JoinError::Cancelled`] if it was dropped.
     pub fn join(self) -> Join<T> {
-        let ended = ask(Trap::Join(self.id));
+        let ended = ask(Trap::Join(self.id()));
         Join {
             handle: Some(self),
             ended,
@@ -194,13 +208,9 @@ impl<T: 'static> JoinHandle<T> {
     }
 
     /// The result of a task that has ended.
-    pub(crate) fn into_result(mut self) -> Result<T, JoinError> {
-        let cell = self
-            .cell
-            .take()
-            .expect("only this takes the cell, and it consumes the handle");
-        cell.take()
-            .expect("a task that has ended has a result until it is joined")
+    pub(crate) fn into_result(self) -> Result<T, JoinError> {
+        let result = self.joint.take();
+        result.expect("a task that has ended has a result until it is joined")
     }
 
     /// Waits for the task's end and leaves the result where it is.
@@ -210,13 +220,13 @@ impl<T: 'static> JoinHandle<T> {
     pub async fn wait(&self) -> Result<(), Error> {
         match self.is_finished() {
             true => crate::trap::check(),
-            false => ask(Trap::Join(self.id)).await,
+            false => ask(Trap::Join(self.id())).await,
         }
     }
 
     /// Cancels the task, at this call. See [`Cancel`].
     pub fn cancel(&self) -> Cancel {
-        cancel(self.id)
+        cancel(self.id())
     }
 
     /// Lets the task run on by itself. The same as dropping the handle.
@@ -250,11 +260,10 @@ impl<T: 'static> Future for Join<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
+        self.joint.task().joinable.set(false);
         // A panic that was never looked at must not disappear with its handle.
-        if let Some(Err(JoinError::Panicked(payload))) =
-            self.cell.take().and_then(|cell| cell.take())
-        {
-            report_panic(self.id, None, self.site, panic_text(payload.as_ref()));
+        if let Some(Err(JoinError::Panicked(payload))) = self.joint.take() {
+            report_panic(&self.joint.task().record, panic_text(payload.as_ref()));
         }
     }
 }
@@ -262,14 +271,18 @@ impl<T> Drop for JoinHandle<T> {
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle")
-            .field("id", &self.id)
+            .field("id", &self.joint.task().record.id)
             .finish_non_exhaustive()
     }
 }
 
 /// Says that a task panicked and nobody will ask for its result.
-pub(crate) fn report_panic(id: TaskId, name: Option<&str>, site: &Location<'_>, text: &str) {
-    let name = name.unwrap_or("(no name)");
+pub(crate) fn report_panic(record: &Record, text: &str) {
+    let name = match record.name() {
+        name if name.is_empty() => "(no name)".to_owned(),
+        name => name,
+    };
+    let (id, site) = (record.id, record.site);
     let line =
         format!("kernel task {id} {name}, spawned at {site}, panicked and nobody joins it: {text}");
     if log::log_enabled!(log::Level::Error) {
@@ -288,7 +301,8 @@ pub(crate) fn report_panic(id: TaskId, name: Option<&str>, site: &Location<'_>, 
 /// or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is left
 /// alone until the shield ends. Cancelling a task that has ended does nothing.
 pub fn cancel(id: TaskId) -> Cancel {
-    let done = Core::with_current(|core| core.cancel_task(id)).unwrap_or(true);
+    let done = Core::with_current(|core| core.task(id).is_none_or(|task| core.cancel_task(&task)))
+        .unwrap_or(true);
     Cancel {
         end: done.then(|| ask(Trap::Join(id))),
     }

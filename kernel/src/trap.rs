@@ -92,7 +92,7 @@ impl Future for Yield {
             None if asked => Poll::Ready(Ok(())),
             None => {
                 match core.is_own_waker(cx.waker()) {
-                    true => core.make_ready(core.current_index()),
+                    true => core.make_ready(core.current_task()),
                     false => cx.waker().wake_by_ref(),
                 }
                 Poll::Pending
@@ -206,7 +206,7 @@ impl Core {
 
     /// Puts a request into the slot, for the loop to read after this poll.
     fn request(&self, state: &mut State, cx: &mut Context<'_>) {
-        let id = self.new_wait();
+        let id = (self.waits.borrow_mut()).insert(self.current_task(), self.scope.get());
         self.note_waker(id, cx.waker());
         let waiting = State::Waiting(id, self.run_number());
         let State::New(trap) = std::mem::replace(state, waiting) else {

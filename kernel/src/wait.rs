@@ -9,7 +9,7 @@ use std::{cell::Cell, rc::Rc, task::Waker};
 
 use slab::Slab;
 
-use crate::{error::Error, reactor::Source, timer::TimerKey};
+use crate::{cell::Task, error::Error, reactor::Source, timer::TimerKey};
 
 /// No entry.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -26,26 +26,13 @@ pub(crate) enum Undo {
     /// Requested, and not yet seen by the kernel's loop.
     Requested,
     Timer(TimerKey),
-    Source(Rc<Source>, usize),
+    Reader(Rc<Source>),
+    Writer(Rc<Source>),
     Queue(WaitQueue),
-    Joiner(u32),
+    Joiner(Task),
     Bell(u32),
     /// Answered; nothing left to undo.
     Answered(Answer),
-}
-
-/// The two ends of a line of waits. Cheap to copy; the links are in the table.
-#[derive(Clone, Copy)]
-pub(crate) struct Ends {
-    pub(crate) first: WaitId,
-    pub(crate) last: WaitId,
-}
-
-impl Ends {
-    pub(crate) const EMPTY: Ends = Ends {
-        first: NONE,
-        last: NONE,
-    };
 }
 
 /// A line of tasks that wait for something, served in order of arrival.
@@ -59,7 +46,7 @@ pub struct WaitQueue {
 }
 
 struct Line {
-    ends: Cell<Ends>,
+    first: Cell<WaitId>,
     what: &'static str,
 }
 
@@ -71,9 +58,9 @@ impl WaitQueue {
 
     /// An empty line for what the text says; it stands in listings of tasks.
     pub fn named(what: &'static str) -> WaitQueue {
-        let ends = Cell::new(Ends::EMPTY);
+        let first = Cell::new(NONE);
         WaitQueue {
-            line: Rc::new(Line { ends, what }),
+            line: Rc::new(Line { first, what }),
         }
     }
 
@@ -83,11 +70,11 @@ impl WaitQueue {
 
     /// True if nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.line.ends.get().first == NONE
+        self.first() == NONE
     }
 
     pub(crate) fn first(&self) -> WaitId {
-        self.line.ends.get().first
+        self.line.first.get()
     }
 }
 
@@ -107,15 +94,15 @@ impl std::fmt::Debug for WaitQueue {
 
 /// One wait.
 pub(crate) struct Wait {
-    /// Index of the task in whose poll it was requested.
-    pub(crate) task: u32,
+    /// The task in whose poll it was requested; none once it is answered, or the task has ended.
+    pub(crate) task: Option<Task>,
     /// The innermost scope (timeout or shield) around it.
     pub(crate) scope: u32,
     pub(crate) undo: Undo,
     /// Neighbours in the task's list of unanswered waits.
     next: WaitId,
     prev: WaitId,
-    /// Neighbours in the line it stands in.
+    /// Neighbours in the line it stands in, which is a ring: before the first is the last.
     after: WaitId,
     before: WaitId,
     /// True if `Waits::wakers` has an entry for it.
@@ -160,54 +147,63 @@ impl Waits {
         self.slab.iter().map(|(id, _)| id as WaitId).collect()
     }
 
+    #[inline]
     pub(crate) fn get(&self, id: WaitId) -> &Wait {
         &self.slab[id as usize]
     }
 
     /// Adds a wait to the front of its task's list.
-    pub(crate) fn insert(&mut self, task: u32, head: &mut WaitId, scope: u32) -> WaitId {
-        let id = self.slab.insert(Wait {
-            task,
+    pub(crate) fn insert(&mut self, task: Task, scope: u32) -> WaitId {
+        let entry = self.slab.vacant_entry();
+        let id = entry.key() as WaitId;
+        let next = task.record.waits.replace(id);
+        entry.insert(Wait {
+            task: Some(task),
             scope,
             undo: Undo::Requested,
-            next: *head,
+            next,
             prev: NONE,
             after: NONE,
             before: NONE,
             foreign: false,
-        }) as WaitId;
-        if *head != NONE {
-            self.slab[*head as usize].prev = id;
+        });
+        if next != NONE {
+            self.slab[next as usize].prev = id;
         }
-        *head = id;
         id
     }
 
-    /// Takes an unanswered wait out of its task's list; `head` is that list's head.
-    pub(crate) fn leave_task(&mut self, id: WaitId, head: &mut WaitId) {
-        let Wait { next, prev, .. } = self.slab[id as usize];
+    /// Takes an unanswered wait out of its task's list; gives the task, unless it has ended.
+    pub(crate) fn leave_task(&mut self, id: WaitId) -> Option<Task> {
+        let wait = &mut self.slab[id as usize];
+        let task = wait.task.take()?;
+        let (next, prev) = (wait.next, wait.prev);
         if next != NONE {
             self.slab[next as usize].prev = prev;
         }
         match prev {
-            NONE => *head = next,
+            NONE => task.record.waits.set(next),
             prev => self.slab[prev as usize].next = next,
         }
+        Some(task)
     }
 
     /// Puts a wait into the list of another task, whose poll it was found in.
-    pub(crate) fn enter_task(&mut self, id: WaitId, task: u32, head: &mut WaitId) {
+    pub(crate) fn enter_task(&mut self, id: WaitId, task: Task) {
+        let next = task.record.waits.replace(id);
         let wait = &mut self.slab[id as usize];
-        (wait.task, wait.next, wait.prev) = (task, *head, NONE);
-        if *head != NONE {
-            self.slab[*head as usize].prev = id;
+        (wait.task, wait.next, wait.prev) = (Some(task), next, NONE);
+        if next != NONE {
+            self.slab[next as usize].prev = id;
         }
-        *head = id;
     }
 
-    /// The next unanswered wait in the same task's list.
-    pub(crate) fn next_of_task(&self, id: WaitId) -> WaitId {
-        self.slab[id as usize].next
+    /// The task's unanswered waits, youngest first.
+    pub(crate) fn of(&self, task: &Task) -> impl Iterator<Item = WaitId> {
+        let present = |id: WaitId| (id != NONE).then_some(id);
+        std::iter::successors(present(task.record.waits.get()), move |id| {
+            present(self.get(*id).next)
+        })
     }
 
     pub(crate) fn set_undo(&mut self, id: WaitId, undo: Undo) -> Undo {
@@ -251,71 +247,85 @@ impl Waits {
         self.wakers.remove(&id)
     }
 
-    /// Puts a wait at the end of a line.
-    pub(crate) fn enqueue(&mut self, ends: &mut Ends, id: WaitId) {
-        let last = std::mem::replace(&mut ends.last, id);
-        match last {
-            NONE => ends.first = id,
-            last => self.slab[last as usize].after = id,
+    /// Puts a wait at the end of a line that begins with `first`.
+    pub(crate) fn enqueue(&mut self, first: &Cell<WaitId>, id: WaitId) {
+        let head = first.get();
+        if head == NONE {
+            first.set(id);
+            let wait = &mut self.slab[id as usize];
+            (wait.before, wait.after) = (id, id);
+            return;
         }
+        let last = std::mem::replace(&mut self.slab[head as usize].before, id);
+        self.slab[last as usize].after = id;
         let wait = &mut self.slab[id as usize];
-        (wait.before, wait.after) = (last, NONE);
+        (wait.before, wait.after) = (last, head);
     }
 
     /// Takes a wait out of the line it stands in.
-    pub(crate) fn dequeue(&mut self, ends: &mut Ends, id: WaitId) {
+    pub(crate) fn dequeue(&mut self, first: &Cell<WaitId>, id: WaitId) {
         let Wait { before, after, .. } = self.slab[id as usize];
-        match before {
-            NONE => ends.first = after,
-            before => self.slab[before as usize].after = after,
+        if after == id {
+            return first.set(NONE);
         }
-        match after {
-            NONE => ends.last = before,
-            after => self.slab[after as usize].before = before,
+        self.slab[before as usize].after = after;
+        self.slab[after as usize].before = before;
+        if first.get() == id {
+            first.set(after);
         }
     }
 
     /// `enqueue` for a shared line.
     pub(crate) fn join_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        let mut ends = queue.line.ends.get();
-        self.enqueue(&mut ends, id);
-        queue.line.ends.set(ends);
+        self.enqueue(&queue.line.first, id);
     }
 
     /// `dequeue` for a shared line.
     pub(crate) fn leave_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        let mut ends = queue.line.ends.get();
-        self.dequeue(&mut ends, id);
-        queue.line.ends.set(ends);
+        self.dequeue(&queue.line.first, id);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        cell::Joint,
+        task::{Record, TaskId},
+    };
+
+    fn task() -> Task {
+        let record = Record::new(TaskId::FIRST, None, std::panic::Location::caller());
+        Joint::new(async {}, record).task().clone()
+    }
 
     #[test]
     fn a_line_keeps_its_order_when_the_middle_leaves() {
-        let (mut waits, mut head, mut ends) = (Waits::new(), NONE, Ends::EMPTY);
-        let ids: Vec<WaitId> = (0..4).map(|_| waits.insert(0, &mut head, NONE)).collect();
-        ids.iter().for_each(|id| waits.enqueue(&mut ends, *id));
-        waits.dequeue(&mut ends, ids[1]);
-        waits.dequeue(&mut ends, ids[3]);
-        assert_eq!((ends.first, ends.last), (ids[0], ids[2]));
-        waits.dequeue(&mut ends, ids[0]);
-        waits.dequeue(&mut ends, ids[2]);
-        assert_eq!((ends.first, ends.last), (NONE, NONE));
+        let (mut waits, task, first) = (Waits::new(), task(), Cell::new(NONE));
+        let ids: Vec<WaitId> = (0..4).map(|_| waits.insert(task.clone(), NONE)).collect();
+        ids.iter().for_each(|id| waits.enqueue(&first, *id));
+        waits.dequeue(&first, ids[1]);
+        waits.dequeue(&first, ids[3]);
+        assert_eq!(first.get(), ids[0]);
+        waits.dequeue(&first, ids[0]);
+        assert_eq!(first.get(), ids[2]);
+        waits.enqueue(&first, ids[3]);
+        waits.dequeue(&first, ids[2]);
+        assert_eq!(first.get(), ids[3]);
+        waits.dequeue(&first, ids[3]);
+        assert_eq!(first.get(), NONE);
     }
 
     #[test]
     fn a_task_list_loses_any_of_its_waits() {
-        let (mut waits, mut head) = (Waits::new(), NONE);
-        let ids: Vec<WaitId> = (0..3).map(|_| waits.insert(7, &mut head, NONE)).collect();
-        waits.leave_task(ids[1], &mut head);
-        assert_eq!(head, ids[2]);
-        assert_eq!(waits.next_of_task(head), ids[0]);
-        waits.leave_task(ids[2], &mut head);
-        waits.leave_task(ids[0], &mut head);
-        assert_eq!(head, NONE);
+        let (mut waits, task) = (Waits::new(), task());
+        let ids: Vec<WaitId> = (0..3).map(|_| waits.insert(task.clone(), NONE)).collect();
+        assert!(waits.leave_task(ids[1]).is_some_and(|t| t.is(&task)));
+        assert_eq!(task.record.waits.get(), ids[2]);
+        assert!(waits.of(&task).eq([ids[2], ids[0]]));
+        waits.leave_task(ids[2]);
+        waits.leave_task(ids[0]);
+        assert_eq!(task.record.waits.get(), NONE);
+        assert!(waits.leave_task(ids[0]).is_none());
     }
 }

@@ -1,0 +1,347 @@
+//! The loop: what happens in one turn, and what each trap means.
+//!
+//! One turn: look for I/O (and sleep, if nothing is ready), read what came from other threads,
+//! answer deadlines that have passed, run tasks that are ready, drop tasks that were cancelled
+//! hard.
+
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+    sync::atomic::Ordering,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cell::Task,
+    clock::Clock,
+    error::{Error, JoinError},
+    kernel::{Core, Due},
+    outside::Note,
+    reactor::{READ, Source, WRITE},
+    task::{Cancellation, TaskId},
+    trap::Trap,
+    wait::{NONE, Undo, WaitId},
+};
+
+/// Steps in one turn before deadlines and I/O are looked at again.
+const STEPS_PER_TURN: u32 = 1024;
+/// Steps between two looks at the time; see `TURN_TIME`.
+const STEPS_PER_LOOK: u32 = 32;
+/// A turn that has taken this long ends at the next look.
+const TURN_TIME: Duration = Duration::from_micros(100);
+/// Operations that a task may do in one step without waiting.
+const OPERATIONS_PER_STEP: u32 = 128;
+
+impl Core {
+    /// One turn: I/O, outside, deadlines, tasks, the dying. Tasks come last, so that whoever
+    /// turns the loop sees at once that `main` has ended, and does not sleep once more.
+    pub(crate) fn turn(&self) {
+        self.poll_io();
+        self.read_notes();
+        self.expire_deadlines();
+        self.wake_foreign();
+        self.run_ready();
+        self.drop_dying();
+    }
+
+    /// Acts on what other threads left for us.
+    fn read_notes(&self) {
+        if !self.shared.is_noted() {
+            return;
+        }
+        let mut notes = self.notes.take();
+        self.shared.take(&mut notes);
+        for note in notes.drain(..) {
+            match note {
+                Note::Wake(task) => self.make_ready_if_alive(task),
+                Note::Ring(bell) => self.ring(bell),
+                Note::Call(call) => call(),
+            }
+        }
+        self.notes.replace(notes);
+    }
+
+    /// Runs ready tasks in their order, up to the bounds that keep deadlines and I/O on time.
+    ///
+    /// One `catch_unwind` stands around all the steps of a turn instead of around each: whose
+    /// panic it was is known all the same, for the task is still the current one.
+    fn run_ready(&self) {
+        let steps = Steps::default();
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.run_steps(&steps))) {
+            let Some(task) = self.current.take() else {
+                resume_unwind(payload); // not in a task: a waker's, or the kernel's own
+            };
+            self.end_step();
+            self.finish(&task, JoinError::Panicked(payload));
+        }
+    }
+
+    fn run_steps(&self, steps: &Steps) {
+        while !steps.are_over() {
+            let Some(task) = self.next_ready() else {
+                return;
+            };
+            self.step(task);
+        }
+    }
+
+    #[inline]
+    fn next_ready(&self) -> Option<Task> {
+        let mut ready = self.ready.borrow_mut();
+        match &self.dice {
+            None => ready.pop_front(),
+            Some(dice) => {
+                let drawn = roll(dice) % ready.len().max(1) as u64;
+                ready.swap_remove_back(drawn as usize)
+            }
+        }
+    }
+
+    /// Polls one task, then reads what it asked for.
+    #[inline]
+    fn step(&self, task: Task) {
+        task.queued.set(false);
+        let cancellation = task.cancellation.get();
+        if !task.is_parked() || cancellation == Cancellation::Hard && !task.record.is_shielded() {
+            return; // it has ended, or is among the dying
+        }
+        self.scope.set(NONE);
+        self.cancel_pending
+            .set(cancellation == Cancellation::Pending);
+        self.operations.set(OPERATIONS_PER_STEP);
+        self.lent
+            .task
+            .store(task.record.id.to_bits(), Ordering::Relaxed);
+        drop(self.current.replace(Some(task.clone())));
+        let lent = self.lent.waker();
+        let kept = task.record.rare().and_then(|rare| rare.waker.get());
+        let waker: &Waker = kept.unwrap_or(&lent);
+        self.lent_data.set(waker.data());
+        let polled = task.poll(&mut Context::from_waker(waker));
+        drop(self.current.take());
+        self.end_step();
+        if polled.is_ready() {
+            self.retire(&task);
+        }
+    }
+
+    /// Nobody is being polled any more: acts on what the task asked for.
+    #[inline]
+    fn end_step(&self) {
+        self.lent_data.set(std::ptr::null());
+        self.read_door();
+        self.wake_foreign();
+    }
+
+    /// Reads the slot and what spilled over, in the order of asking.
+    #[inline]
+    pub(crate) fn read_door(&self) {
+        if self.door_used.replace(false) {
+            self.read_requests();
+        }
+    }
+
+    fn read_requests(&self) {
+        if !self.spill.borrow().is_empty() {
+            let spilled = self.spill.take();
+            for (wait, trap) in spilled {
+                self.handle(wait, trap);
+            }
+        }
+        if let Some((wait, trap)) = self.slot.take() {
+            self.handle(wait, trap);
+        }
+    }
+
+    /// The heart: what each trap means.
+    fn handle(&self, wait: WaitId, trap: Trap) {
+        match trap {
+            Trap::Sleep(until) => {
+                let timer = self.timers.borrow_mut().arm(until, Due::Wait(wait));
+                self.suspend(wait, Undo::Timer(timer));
+            }
+            Trap::Readable(source) => self.wait_for_source(wait, source.0, READ),
+            Trap::Writable(source) => self.wait_for_source(wait, source.0, WRITE),
+            Trap::Wait(queue) => {
+                self.waits.borrow_mut().join_line(&queue, wait);
+                self.suspend(wait, Undo::Queue(queue));
+            }
+            Trap::Join(task) => self.wait_for_end(wait, task),
+            Trap::Bell(bell) => self.wait_for_bell(wait, bell),
+        }
+    }
+
+    fn suspend(&self, wait: WaitId, undo: Undo) {
+        self.waits.borrow_mut().set_undo(wait, undo);
+    }
+
+    fn wait_for_source(&self, wait: WaitId, source: Rc<Source>, direction: usize) {
+        if source.is_ready(direction) {
+            return self.answer(wait, Ok(()));
+        }
+        if source.waiter[direction].get() != NONE {
+            return self.answer(wait, Err(Error::Busy));
+        }
+        source.waiter[direction].set(wait);
+        self.suspend(
+            wait,
+            match direction {
+                READ => Undo::Reader(source),
+                _ => Undo::Writer(source),
+            },
+        );
+    }
+
+    fn wait_for_end(&self, wait: WaitId, id: TaskId) {
+        let Some(task) = self.task(id) else {
+            return self.answer(wait, Ok(())); // it has ended
+        };
+        let mut waits = self.waits.borrow_mut();
+        if waits
+            .get(wait)
+            .task
+            .as_ref()
+            .is_some_and(|own| own.is(&task))
+        {
+            drop(waits);
+            return self.answer(wait, Err(Error::OneSelf));
+        }
+        waits.enqueue(&task.record.joiners, wait);
+        waits.set_undo(wait, Undo::Joiner(task));
+    }
+
+    fn wait_for_bell(&self, wait: WaitId, bell: u32) {
+        let bells = self.bells.borrow();
+        match bells.get(bell as usize) {
+            Some(state) if state.rung.replace(false) => self.answer(wait, Ok(())),
+            Some(state) if state.waiter.get() == NONE => {
+                state.waiter.set(wait);
+                self.suspend(wait, Undo::Bell(bell));
+            }
+            Some(_) => self.answer(wait, Err(Error::Busy)),
+            None => self.answer(wait, Err(Error::Closed)),
+        }
+    }
+
+    /// Answers all deadlines that have passed, those of scopes outermost first.
+    fn expire_deadlines(&self) {
+        if self.timers.borrow().len() == 0 {
+            return;
+        }
+        let now = self.clock.now();
+        let mut due = self.due.take();
+        self.timers.borrow_mut().expire(now, &mut due);
+        // First note all scopes that have expired, so that the outermost is found whichever of
+        // them the timers named first.
+        let mut tasks: Vec<Task> = Vec::new();
+        for due in &due {
+            if let Due::Scope(scope) = due {
+                tasks.push(self.scopes.borrow_mut().expire(*scope));
+            }
+        }
+        for due in due.drain(..) {
+            match due {
+                Due::Wait(wait) => self.answer(wait, Ok(())),
+                Due::Budget(task) => self.spend_budget(task),
+                Due::Scope(_) => {}
+            }
+        }
+        tasks
+            .into_iter()
+            .for_each(|task| self.deliver_timeouts(&task));
+        self.due.replace(due);
+    }
+
+    /// Looks for I/O; sleeps if nothing is ready.
+    fn poll_io(&self) {
+        let busy = !self.ready.borrow().is_empty()
+            || !self.dying.borrow().is_empty()
+            || !self.to_wake.borrow().is_empty();
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
+            self.time_to_sleep()
+        };
+        if timeout != Some(Duration::ZERO) && !self.shared.fall_asleep() {
+            return;
+        }
+        let mut answered = self.answered.take();
+        if let Err(e) = self.reactor.poll(timeout, &mut answered) {
+            // epoll_wait fails only for reasons that are bugs (a bad descriptor or address).
+            panic!("kernel: waiting for events failed: {e}");
+        }
+        self.shared.wake_up();
+        let idle = timeout == Some(Duration::ZERO) && !busy && answered.is_empty();
+        answered
+            .drain(..)
+            .for_each(|wait| self.answer(wait, Ok(())));
+        self.answered.replace(answered);
+        if idle && !self.shared.is_noted() {
+            self.jump();
+        }
+    }
+
+    /// How long to sleep: until the next deadline, for ever without one. A manual clock never
+    /// sleeps, unless it waits for a thread's result.
+    fn time_to_sleep(&self) -> Option<Duration> {
+        let next = self.timers.borrow().next();
+        match &self.clock {
+            Clock::Real => next.map(|next| next.saturating_duration_since(Instant::now())),
+            Clock::Manual(clock) => match next {
+                Some(next) if next <= clock.now() => Some(Duration::ZERO),
+                Some(_) if (clock.jumps() || self.closing.get()) && self.pool.in_flight() == 0 => {
+                    Some(Duration::ZERO)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// Nothing can happen before the next deadline: a manual clock goes there.
+    fn jump(&self) {
+        if let (Clock::Manual(clock), Some(next)) = (&self.clock, self.timers.borrow().next())
+            && (clock.jumps() || self.closing.get())
+        {
+            clock.jump_to(next);
+        }
+    }
+}
+
+/// The steps of one turn, counted.
+#[derive(Default)]
+struct Steps {
+    done: Cell<u32>,
+    began: Cell<Option<Instant>>,
+}
+
+impl Steps {
+    /// True when deadlines and I/O have to be looked at before the next step.
+    #[inline]
+    fn are_over(&self) -> bool {
+        let done = self.done.get();
+        self.done.set(done + 1);
+        done.is_multiple_of(STEPS_PER_LOOK) && self.look(done)
+    }
+
+    fn look(&self, done: u32) -> bool {
+        if done == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let began = self.began.get().unwrap_or(now);
+        self.began.set(Some(began));
+        done >= STEPS_PER_TURN || now - began > TURN_TIME
+    }
+}
+
+/// The next number of a xorshift generator.
+fn roll(dice: &Cell<u64>) -> u64 {
+    let mut x = dice.get();
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    dice.set(x);
+    x
+}

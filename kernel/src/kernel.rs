@@ -117,6 +117,7 @@ pub struct Builder {
     clock: Clock,
     cleanup_budget: Duration,
     max_threads: usize,
+    thread_stack: Option<usize>,
     shuffle: Option<u64>,
 }
 
@@ -147,6 +148,13 @@ impl Builder {
         self
     }
 
+    /// The size of the stack of each such thread, in bytes. Default: the standard library's
+    /// (2 MiB, or what `RUST_MIN_STACK` says).
+    pub fn thread_stack(mut self, size: usize) -> Builder {
+        self.thread_stack = Some(size);
+        self
+    }
+
     /// Makes the kernel.
     ///
     /// # Errors
@@ -167,6 +175,7 @@ impl Kernel {
             clock: Clock::Real,
             cleanup_budget: Duration::from_secs(5),
             max_threads: 64,
+            thread_stack: None,
             shuffle: None,
         }
     }
@@ -280,7 +289,7 @@ impl Core {
             reactor,
             bells: Held::default(),
             bells_made: Cell::new(0),
-            pool: Pool::new(builder.max_threads),
+            pool: Pool::new(builder.max_threads, builder.thread_stack),
             shared,
             run_number: Cell::new(0),
             closing: Cell::new(false),

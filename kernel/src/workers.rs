@@ -22,6 +22,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     max: usize,
+    stack: Option<usize>,
     in_flight: Rc<Cell<usize>>,
 }
 
@@ -46,13 +47,14 @@ impl Shared {
 }
 
 impl Pool {
-    pub(crate) fn new(max: usize) -> Pool {
+    pub(crate) fn new(max: usize, stack: Option<usize>) -> Pool {
         Pool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 work: Condvar::new(),
             }),
             max,
+            stack,
             in_flight: Rc::default(),
         }
     }
@@ -77,9 +79,11 @@ impl Pool {
         let alone = state.threads == 1;
         drop(state);
         let shared = self.shared.clone();
-        let started = thread::Builder::new()
-            .name("kernel-thread".into())
-            .spawn(move || work(&shared));
+        let mut thread = thread::Builder::new().name("kernel-thread".into());
+        if let Some(size) = self.stack {
+            thread = thread.stack_size(size);
+        }
+        let started = thread.spawn(move || work(&shared));
         if let Err(e) = started {
             self.shared.lock().threads -= 1;
             // Others will get to it; without any, nobody would.
@@ -95,8 +99,9 @@ impl Pool {
     fn revoke(&self, id: u64) {
         let revoked = {
             let mut state = self.shared.lock();
-            let at = state.jobs.iter().position(|job| job.0 == id);
-            at.and_then(|at| state.jobs.remove(at))
+            // Queued with rising numbers and taken from the front, so always in order.
+            let at = state.jobs.binary_search_by_key(&id, |job| job.0);
+            at.ok().and_then(|at| state.jobs.remove(at))
         };
         drop(revoked);
     }

@@ -7,6 +7,8 @@ mod chat;
 mod crawler;
 #[path = "../examples/echo.rs"]
 mod echo;
+#[path = "../examples/happy_eyeballs.rs"]
+mod happy_eyeballs;
 #[path = "../examples/producer_consumer.rs"]
 mod producer_consumer;
 
@@ -132,4 +134,26 @@ fn the_crawler_gives_a_slow_page_up_and_goes_on() {
     assert_eq!((&report["/"], &report["/b"]), (&Ok(2), &Ok(0)));
     let given_up = kernel::Error::TaskTimeout.to_string();
     assert_eq!(report["/slow"], Err(given_up));
+}
+
+#[test]
+fn happy_eyeballs_finds_the_address_where_somebody_listens() {
+    use std::{cell::RefCell, rc::Rc};
+    kernel::run(async {
+        let listener = listener();
+        let address = listener.local_addr()?;
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let tell = {
+            let told = told.clone();
+            move |line: String| told.borrow_mut().push(line)
+        };
+        let (winner, stream) = happy_eyeballs::connect("localhost", address.port(), tell).await?;
+        assert_eq!(winner, address);
+        assert_eq!(listener.accept().await?.1, stream.local_addr()?);
+        let last = format!("connected to {address}");
+        assert!(told.borrow().iter().any(|line| line.ends_with(&last)));
+        io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
 }

@@ -1,10 +1,14 @@
-//! Sockets: TCP, UDP and Unix.
+//! Sockets: TCP, UDP and Unix; and the names of hosts.
 
+mod eyeballs;
+mod resolve;
 mod tcp;
 mod udp;
 mod unix;
 mod unix_datagram;
 
+pub use eyeballs::happy_eyeballs;
+pub use resolve::lookup_host;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};

@@ -5,6 +5,7 @@
 //! [`Error::kind`] sorts them by what to do; the text of each says it in words.
 
 use crate::protocol::reply;
+use crate::tls::TlsError;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub enum Error {
         /// The system's words.
         text: String,
     },
+    /// TLS could not be agreed on, or broke.
+    Tls(TlsError),
     /// The other end does not speak AMQP 0-9-1.
     NotAmqp(String),
     /// The user name or the password is wrong, or this login is not accepted (403 at login).
@@ -173,6 +176,7 @@ impl Error {
             #[cfg(feature = "kernel")]
             Error::Kernel(_) => ErrorKind::Cancelled,
             Error::Options(_)
+            | Error::Tls(_)
             | Error::NotAmqp(_)
             | Error::LoginRefused(_)
             | Error::VhostRefused { .. }
@@ -240,9 +244,12 @@ impl Error {
     }
 
     pub(crate) fn lost(error: &io::Error) -> Self {
-        Error::Lost {
-            kind: error.kind(),
-            text: error.to_string(),
+        match TlsError::in_io(error) {
+            Some(tls) => Error::Tls(tls.clone()),
+            None => Error::Lost {
+                kind: error.kind(),
+                text: error.to_string(),
+            },
         }
     }
 }
@@ -272,6 +279,7 @@ impl fmt::Display for Error {
             Error::Connect { address, text, .. } => {
                 write!(f, "cannot connect to {address}: {text}")
             }
+            Error::Tls(error) => error.fmt(f),
             Error::NotAmqp(text) => {
                 write!(
                     f,

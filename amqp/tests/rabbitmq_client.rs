@@ -403,7 +403,7 @@ fn refusals_are_typed() {
 fn other_logins() {
     on_kernel(async {
         let options = amqp::ConnectOptions {
-            mechanism: amqp::Mechanism::AmqPlain,
+            mechanisms: vec![amqp::Mechanism::AmqPlain],
             ..options()
         };
         Connection::open(options.clone())
@@ -419,7 +419,7 @@ fn other_logins() {
         assert!(matches!(error, Error::LoginRefused(_)), "{error}");
         // RabbitMQ does not offer EXTERNAL without its plugin, and the error says what it offers.
         let external = amqp::ConnectOptions {
-            mechanism: amqp::Mechanism::External,
+            mechanisms: vec![amqp::Mechanism::External],
             ..options
         };
         let error = Connection::open(external).await.unwrap_err();

@@ -21,6 +21,20 @@ impl RabbitNode {
         RabbitNode { broker, folder }
     }
 
+    /// [`start`](Self::start) with TLS: `certs` holds `ca.pem`, `server.pem` and `server.key`, the server's for
+    /// `localhost`. Its URL is the one for TLS, and `parameters` are appended to it.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_with_tls(certs: &Path, parameters: &str) -> Self {
+        let folder = Folder::new();
+        let certs = certs.to_str().expect("a path of ours is text");
+        run(&folder, &["start"], &[certs]);
+        let url = run(&folder, &["amqps-url"], &[]);
+        let broker = Broker::at(&format!("{url}?{parameters}"));
+        RabbitNode { broker, folder }
+    }
+
     /// The node as a broker.
     pub fn broker(&self) -> &Broker {
         &self.broker

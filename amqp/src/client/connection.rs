@@ -1,6 +1,7 @@
 //! The user's handle of a connection.
 
 use super::channel::{Channel, answered};
+use super::transport::Transport;
 use super::{io, wait};
 use crate::core::{Core, Negotiated};
 use crate::error::Error;
@@ -36,15 +37,10 @@ impl Connection {
     /// Safe: nothing stays behind.
     ///
     /// # Errors
-    /// [`Error::UnknownHost`], [`Error::Connect`], [`Error::NotAmqp`], [`Error::LoginRefused`],
-    /// [`Error::VhostRefused`]; [`Error::NoAnswer`] after `connect_timeout`; what else ends a connection.
+    /// [`Error::UnknownHost`], [`Error::Connect`], [`Error::Tls`], [`Error::NotAmqp`], [`Error::LoginRefused`],
+    /// [`Error::VhostRefused`], [`Error::Options`]; [`Error::NoAnswer`] after `connect_timeout`; what else ends a connection.
     /// [`Error::is_retryable`] tells whether to try again.
     pub async fn open(options: ConnectOptions) -> Result<Connection, Error> {
-        if options.tls {
-            return Err(Error::Options(
-                "amqps:// is not built into this program".into(),
-            ));
-        }
         let limit = options.connect_timeout;
         match kernel::timeout_after(limit, open(options)).await {
             Err(Error::Kernel(kernel::Error::TaskTimeout)) => Err(Error::NoAnswer {
@@ -155,7 +151,7 @@ impl std::fmt::Debug for Connection {
 }
 
 async fn open(options: ConnectOptions) -> Result<Connection, Error> {
-    let stream = io::connect(&options.host, options.port).await?;
+    let stream = Transport::connect(&options).await?;
     let core = Core::new(options);
     io::start(Rc::clone(&core), stream);
     // Dropped on the way, it ends the tasks.

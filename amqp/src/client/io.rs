@@ -3,11 +3,11 @@
 //! The writer runs after whatever was ready before it, so all that was said in a turn of the loop leaves in one
 //! write. The reader lets the others run after each read, so that acks and confirms leave before more is read.
 
+use super::transport::Transport;
 use super::wait;
 use crate::core::Core;
 use crate::error::Error;
 use crate::heartbeat::{Action, Heartbeat};
-use kernel::net::TcpStream;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// What the tasks of a connection share.
 struct Link {
     core: Rc<Core>,
-    stream: TcpStream,
+    stream: Transport,
     beat: RefCell<Heartbeat>,
     written_out: Cell<bool>,
 }
@@ -28,7 +28,7 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 const READ_SIZE: usize = 128 * 1024;
 
 /// Starts the tasks. They end when the core is closed.
-pub(super) fn start(core: Rc<Core>, stream: TcpStream) {
+pub(super) fn start(core: Rc<Core>, stream: Transport) {
     // Heartbeats start once the interval is agreed; until then opening has its own deadline.
     let beat = RefCell::new(Heartbeat::new(Duration::ZERO, kernel::now()));
     let link = Rc::new(Link {
@@ -123,9 +123,9 @@ async fn write(link: Rc<Link>) {
             }
         }
     }
+    link.stream.finish().await;
     link.written_out.set(true);
-    // The socket may be gone already, and then there is nothing to shut down.
-    let _ = link.stream.shutdown(std::net::Shutdown::Both);
+    link.stream.shutdown();
 }
 
 async fn keep_time(link: Rc<Link>) {
@@ -140,7 +140,7 @@ async fn keep_time(link: Rc<Link>) {
     // The writer closes the socket when the last bytes are out; a peer that does not read must not keep it.
     if !link.written_out.get() && kernel::sleep(LAST_WRITE).await.is_ok() && !link.written_out.get()
     {
-        let _ = link.stream.shutdown(std::net::Shutdown::Both);
+        link.stream.shutdown();
     }
 }
 
@@ -206,43 +206,5 @@ async fn give_back(core: Rc<Core>) {
             "amqp: {count} deliveries were dropped without being settled; given back after {pause:?}"
         );
         pause = (pause * 2).min(LONGEST);
-    }
-}
-
-/// Connects to the first address of the host that answers.
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
-    use std::net::ToSocketAddrs;
-    let name = host.to_owned();
-    let resolved =
-        kernel::run_in_thread(move || (name.as_str(), port).to_socket_addrs().map(Vec::from_iter))
-            .await?;
-    let addresses = resolved.map_err(|error| unknown_host(host, &error.to_string()))?;
-    let mut last = unknown_host(host, "it has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Acks and single publishes must not wait for the peer's delayed TCP ack. Without it all still works.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => match kernel::Error::in_io(&error) {
-                Some(cancelled) => return Err(Error::Kernel(cancelled)),
-                None => {
-                    last = Error::Connect {
-                        address: address.to_string(),
-                        kind: error.kind(),
-                        text: error.to_string(),
-                    };
-                }
-            },
-        }
-    }
-    Err(last)
-}
-
-fn unknown_host(host: &str, text: &str) -> Error {
-    Error::UnknownHost {
-        host: host.to_owned(),
-        text: text.to_owned(),
     }
 }

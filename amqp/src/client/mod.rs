@@ -31,12 +31,15 @@ mod delivery;
 mod io;
 mod publish;
 mod session;
+mod transport;
 
 pub use crate::core::{
     Binding, Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk,
     Topology,
 };
-pub use crate::options::{ConnectOptions, Mechanism, Uri};
+pub use crate::options::{ConnectOptions, Mechanism};
+pub use crate::tls::{ServerName, TlsOptions};
+pub use crate::uri::Uri;
 pub use channel::Channel;
 pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerEvent};

@@ -242,6 +242,8 @@ impl Core {
                 [b'A', b'M', b'Q', b'P', _, major, minor, revision, ..] => {
                     format!("it offers version {major}-{minor}-{revision} of AMQP")
                 }
+                // An alert of TLS, in any of its versions.
+                [21, 3, ..] => "it answered in TLS: write amqps://".to_owned(),
                 _ => format!("it answered {seen:?}"),
             });
         }

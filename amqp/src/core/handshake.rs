@@ -38,7 +38,10 @@ pub(crate) enum Handshake {
     /// The protocol header is out; `connection.start` is due.
     Start,
     /// Our credentials are out; `connection.tune` is due.
-    Tune { server_properties: FieldTable },
+    Tune {
+        mechanism: Mechanism,
+        server_properties: FieldTable,
+    },
     /// Our limits and `connection.open` are out; `connection.open-ok` is due.
     Open { negotiated: Negotiated },
 }
@@ -62,15 +65,22 @@ impl Handshake {
         };
         match (self, method) {
             (Handshake::Start, Connection::Start(start)) => start_ok(start, options, out).map(Err),
-            (Handshake::Tune { server_properties }, Connection::Tune(tune)) => {
+            (
+                Handshake::Tune {
+                    server_properties, ..
+                },
+                Connection::Tune(tune),
+            ) => {
                 let negotiated = negotiate(&tune, options, server_properties);
                 tune_ok(&negotiated, options, out)?;
                 Ok(Err(Handshake::Open { negotiated }))
             }
-            (Handshake::Tune { .. }, Connection::Secure(_)) => Err(Error::Options(format!(
-                "the server asks for a second step of the login {}, which has none",
-                options.mechanism.name()
-            ))),
+            (Handshake::Tune { mechanism, .. }, Connection::Secure(_)) => {
+                Err(Error::Options(format!(
+                    "the server asks for a second step of the login {}, which has none",
+                    mechanism.name()
+                )))
+            }
             (Handshake::Open { negotiated }, Connection::OpenOk(_)) => Ok(Ok(negotiated)),
             (phase, Connection::Close(close)) => Err(phase.closed(&close, options)),
             (phase, _) => Err(unexpected(&phase)),
@@ -96,7 +106,10 @@ impl Handshake {
     /// The connection ended in the middle. A server that does not announce `authentication_failure_close` just
     /// hangs up on a wrong password; with any other it was the network, or a server about to stop.
     pub(crate) fn hung_up(&self) -> Option<Error> {
-        let Handshake::Tune { server_properties } = self else {
+        let Handshake::Tune {
+            server_properties, ..
+        } = self
+        else {
             return None;
         };
         let says_so = capability(server_properties, "authentication_failure_close");
@@ -151,20 +164,22 @@ fn start_ok(
         );
         return Err(Error::NotAmqp(version));
     }
-    let wanted = options.mechanism.name();
     let offered = start.mechanisms.to_string();
-    if !offered
-        .split(' ')
-        .any(|name| name.eq_ignore_ascii_case(wanted))
-    {
+    let offers = |wanted: &&Mechanism| {
+        let mut names = offered.split(' ');
+        names.any(|name| name.eq_ignore_ascii_case(wanted.name()))
+    };
+    let Some(&mechanism) = options.mechanisms.iter().find(offers) else {
+        let wanted: Vec<_> = options.mechanisms.iter().map(|each| each.name()).collect();
         return Err(Error::Options(format!(
-            "the server does not take the login {wanted}, only: {offered}"
+            "the server does not take the login {}, only: {offered}",
+            wanted.join(" or ")
         )));
-    }
+    };
     let start_ok = connection::StartOk {
         client_properties: client_properties(options),
-        mechanism: wanted.into(),
-        response: credentials(options),
+        mechanism: mechanism.name().into(),
+        response: credentials(mechanism, options),
         locale: "en_US".into(),
     };
     encode::method(
@@ -173,6 +188,7 @@ fn start_ok(
         &AMQPClass::Connection(Connection::StartOk(start_ok)),
     );
     Ok(Handshake::Tune {
+        mechanism,
         server_properties: start.server_properties,
     })
 }
@@ -233,9 +249,9 @@ fn tune_ok(
     Ok(())
 }
 
-fn credentials(options: &ConnectOptions) -> LongString {
+fn credentials(mechanism: Mechanism, options: &ConnectOptions) -> LongString {
     let (user, password) = (options.user.as_str(), options.password.as_str());
-    match options.mechanism {
+    match mechanism {
         Mechanism::Plain => format!("\0{user}\0{password}").into(),
         Mechanism::External => LongString::default(),
         Mechanism::AmqPlain => {
@@ -363,6 +379,7 @@ mod tests {
         let options = ConnectOptions::default();
         let mut out = Vec::new();
         let at_tune = || Handshake::Tune {
+            mechanism: Mechanism::Plain,
             server_properties: FieldTable::default(),
         };
         let at_open = || Handshake::Open {
@@ -382,6 +399,27 @@ mod tests {
             .step(tune(0, 0, 0), &options, &mut out)
             .unwrap_err();
         assert!(matches!(error, Error::Protocol { code: 503, .. }));
+    }
+
+    #[test]
+    fn the_first_login_that_the_server_offers_is_used() {
+        let options = ConnectOptions {
+            mechanisms: vec![Mechanism::External, Mechanism::AmqPlain, Mechanism::Plain],
+            ..ConnectOptions::default()
+        };
+        let chosen = |offered| {
+            let mut out = Vec::new();
+            match Handshake::Start.step(start(offered), &options, &mut out) {
+                Ok(Err(Handshake::Tune { mechanism, .. })) => mechanism,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(chosen("PLAIN AMQPLAIN"), Mechanism::AmqPlain);
+        assert_eq!(chosen("PLAIN external"), Mechanism::External);
+        let error = Handshake::Start
+            .step(start("GSSAPI"), &options, &mut Vec::new())
+            .unwrap_err();
+        assert!(error.to_string().contains("PLAIN, only: GSSAPI"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Helpers of the tests against a real broker.
 #![allow(dead_code, reason = "each test file uses some of them")]
 
+#[cfg(feature = "tls")]
+pub mod certificates;
+pub mod node;
 pub mod proxy;
 
 use amqp::{ConnectOptions, Uri};

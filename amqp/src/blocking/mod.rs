@@ -16,6 +16,8 @@
 //! Nothing happens between calls: heartbeats are sent and answered only while a call waits. A program that pauses for
 //! longer than the heartbeat interval calls [`Connection::process`] in between, or sets the interval to zero.
 
+mod transport;
+
 use crate::core::ops::{self, Op};
 use crate::core::{self, Call, ConsumerState, Core, Ended, Reply, Settle};
 use crate::core::{Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk};
@@ -24,11 +26,11 @@ use crate::heartbeat::{Action, Heartbeat};
 use crate::options::ConnectOptions;
 use crate::protocol::{FieldTable, reply};
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+use transport::Transport;
 
 /// An open connection, for one thread. Cloning gives another handle of the same one.
 #[derive(Clone)]
@@ -39,7 +41,7 @@ pub struct Connection {
 /// Moves bytes between the core and the socket while a call waits.
 struct Driver {
     core: Rc<Core>,
-    stream: TcpStream,
+    transport: Transport,
     io: RefCell<Io>,
 }
 
@@ -50,8 +52,8 @@ struct Io {
     beat: Heartbeat,
 }
 
-/// How long one write may take before the connection counts as dead.
-const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the reason may take to arrive, once a write has failed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Driver {
     /// Runs the connection until `poll` is ready or `deadline` has passed (`None`).
@@ -97,16 +99,26 @@ impl Driver {
     }
 
     fn flush(&self) {
+        if let Err(error) = self.write() {
+            // A server that closes says why before it hangs up: find that first.
+            let deadline = Instant::now() + LAST_WORDS;
+            while !self.core.is_closed() && Instant::now() < deadline {
+                self.read(LAST_WORDS);
+            }
+            self.core.transport_ended(Error::lost(&error));
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
         let io = &mut *self.io.borrow_mut();
         self.core.take_output(&mut io.output);
         if io.output.is_empty() {
-            return;
+            return Ok(());
         }
-        match (&self.stream).write_all(&io.output) {
-            Ok(()) => io.beat.written(Instant::now()),
-            Err(error) => self.core.transport_ended(Error::lost(&error)),
-        }
+        let written = self.transport.write_all(&io.output);
         io.output.clear();
+        io.beat.written(Instant::now());
+        written
     }
 
     fn read(&self, limit: Duration) {
@@ -115,10 +127,8 @@ impl Driver {
         }
         let io = &mut *self.io.borrow_mut();
         // The system rounds to its clock's ticks and takes zero for "for ever".
-        let result = self
-            .stream
-            .set_read_timeout(Some(limit.max(Duration::from_millis(1))))
-            .and_then(|()| (&self.stream).read(&mut io.input[io.filled..]));
+        let limit = limit.max(Duration::from_millis(1));
+        let result = self.transport.read(&mut io.input[io.filled..], limit);
         match result {
             Ok(0) => {
                 let text = "the server hung up without a word".to_owned();
@@ -176,14 +186,9 @@ impl Connection {
     /// # Errors
     /// [`Error::UnknownHost`], [`Error::Connect`], [`Error::LoginRefused`], … as with the kernel's client.
     pub fn open(options: ConnectOptions) -> Result<Connection, Error> {
-        if options.tls {
-            return Err(Error::Options(
-                "amqps:// is not built into this program".into(),
-            ));
-        }
         let limit = options.connect_timeout;
         let deadline = Instant::now() + limit;
-        let stream = connect(&options, deadline)?;
+        let transport = Transport::connect(&options, deadline)?;
         let io = Io {
             input: vec![0; 128 * 1024],
             filled: 0,
@@ -192,7 +197,7 @@ impl Connection {
         };
         let driver = Driver {
             core: Core::new(options),
-            stream,
+            transport,
             io: RefCell::new(io),
         };
         match driver.drive(deadline, |waker| driver.core.poll_open(waker)) {
@@ -269,39 +274,6 @@ impl std::fmt::Debug for Connection {
             self.driver.core.closed()
         )
     }
-}
-
-fn connect(options: &ConnectOptions, deadline: Instant) -> Result<TcpStream, Error> {
-    let host = options.host.as_str();
-    let unknown = |text: String| Error::UnknownHost {
-        host: host.to_owned(),
-        text,
-    };
-    let addresses = (host, options.port)
-        .to_socket_addrs()
-        .map_err(|error| unknown(error.to_string()))?;
-    let mut last = unknown("it has no address".into());
-    for address in addresses {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
-        let stream = TcpStream::connect_timeout(&address, left).and_then(|stream| {
-            stream.set_nodelay(true)?;
-            stream.set_write_timeout(Some(WRITE_LIMIT))?;
-            Ok(stream)
-        });
-        match stream {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                last = Error::Connect {
-                    address: address.to_string(),
-                    kind: error.kind(),
-                    text: error.to_string(),
-                };
-            }
-        }
-    }
-    Err(last)
 }
 
 /// A channel; the calls are those of the kernel's client.

@@ -361,6 +361,9 @@ macro_rules! readiness_methods {
     () => {
         /// Waits until there is something to read, or the end of the stream.
         ///
+        /// Readiness is what the kernel believes: a new stream is believed to be ready, and stays
+        /// so until a read finds nothing. So try, and wait again on `WouldBlock`.
+        ///
         /// # Errors
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits
         /// to read.
@@ -368,7 +371,8 @@ macro_rules! readiness_methods {
             self.io.ready(crate::reactor::READ).await
         }
 
-        /// Waits until there is room to write.
+        /// Waits until there is room to write, as far as the kernel knows (see
+        /// [`readable`](Self::readable)).
         ///
         /// # Errors
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits

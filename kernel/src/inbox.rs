@@ -1,14 +1,13 @@
 //! A mailbox into the kernel from other threads.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    marker::PhantomData,
-    rc::Rc,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::VecDeque, fmt, marker::PhantomData, rc::Rc, sync::Arc};
 
-use crate::{Bell, bell::Ringer, error::Error};
+use crate::{
+    Bell,
+    across::{Mutex, MutexGuard},
+    bell::Ringer,
+    error::Error,
+};
 
 /// Makes an unbounded mailbox that any thread may put into and one kernel task takes out of.
 ///

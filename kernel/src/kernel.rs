@@ -17,6 +17,7 @@ use std::{
 use slab::Slab;
 
 use crate::{
+    across,
     bell::BellState,
     cell::Task,
     clock::{Clock, ManualClock},
@@ -33,12 +34,10 @@ use crate::{
     workers::Pool,
 };
 
-thread_local! {
-    /// The kernel that runs on this thread; null if none does. Set and cleared by `Running`, which
-    /// keeps the kernel alive in between.
-    static CURRENT: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
-    static RUNS: Cell<u32> = const { Cell::new(0) };
-}
+// The kernel that runs on this thread; null if none does. Set and cleared by `Running`, which
+// keeps the kernel alive in between.
+across::local!(CURRENT: *const Core = std::ptr::null());
+across::local!(RUNS: u32 = 0);
 
 /// What a deadline is for.
 #[derive(Clone, Copy)]
@@ -224,10 +223,10 @@ struct Running {
 impl Running {
     fn start(core: &Rc<Core>) -> Running {
         assert!(
-            CURRENT.get().is_null(),
+            CURRENT.with(Cell::get).is_null(),
             "a kernel runs on this thread already: use `spawn` inside of it"
         );
-        CURRENT.set(Rc::as_ptr(core));
+        CURRENT.with(|current| current.set(Rc::as_ptr(core)));
         core.run_number.set(RUNS.with(|runs| {
             runs.set(runs.get().wrapping_add(1));
             runs.get()
@@ -241,7 +240,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        CURRENT.set(std::ptr::null());
+        CURRENT.with(|current| current.set(std::ptr::null()));
     }
 }
 
@@ -249,7 +248,7 @@ impl Core {
     /// Runs `f` on the kernel of this thread, if one runs.
     #[inline(always)]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
-        let core = CURRENT.get();
+        let core = CURRENT.with(Cell::get);
         // SAFETY: not null only while a `Running` on this thread holds an `Rc` of this very core.
         // `f` cannot end that `Running` (it belongs to `Kernel::run`, below us on the stack), and
         // only shared references to a core are ever made.

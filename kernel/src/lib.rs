@@ -38,6 +38,7 @@
 
 #![warn(missing_docs)]
 
+mod across;
 mod answer;
 mod bell;
 mod cancel;
@@ -50,6 +51,8 @@ mod held;
 mod inbox;
 pub mod io;
 mod kernel;
+#[cfg(all(test, loom))]
+mod model;
 pub mod net;
 mod outside;
 mod ps;

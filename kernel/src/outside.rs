@@ -8,14 +8,16 @@
 use std::{
     fmt,
     future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, ThreadId},
 };
 
-use crate::{bell::BellId, kernel::Core, task::TaskId};
+use crate::{
+    across::{Alarm, AtomicU8, Mutex},
+    bell::BellId,
+    kernel::Core,
+    task::TaskId,
+};
 
 /// The kernel runs tasks and will look at the list by itself.
 const AWAKE: u8 = 0;
@@ -38,12 +40,12 @@ pub(crate) enum Note {
 pub(crate) struct Shared {
     state: AtomicU8,
     notes: Mutex<Vec<Note>>,
-    waker: mio::Waker,
+    waker: Alarm,
     pub(crate) thread: ThreadId,
 }
 
 impl Shared {
-    pub(crate) fn new(waker: mio::Waker) -> Arc<Shared> {
+    pub(crate) fn new(waker: Alarm) -> Arc<Shared> {
         Arc::new(Shared {
             state: AtomicU8::new(AWAKE),
             notes: Mutex::default(),
@@ -86,6 +88,15 @@ impl Shared {
         self.state
             .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
+    }
+
+    /// Sleeps in a way that the checker sees, in place of the reactor.
+    #[cfg(loom)]
+    pub(crate) fn sleep(
+        &self,
+        timeout: Option<std::time::Duration>,
+    ) -> Option<std::time::Duration> {
+        self.waker.sleep(timeout)
     }
 
     /// Ends what `fall_asleep` began, unless a note came in: then `is_noted` says so.

@@ -16,7 +16,10 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, event};
 use slab::Slab;
 
-use crate::wait::{NONE, WaitId};
+use crate::{
+    across::Alarm,
+    wait::{NONE, WaitId},
+};
 
 /// Index of the two directions in [`Source`].
 pub(crate) const READ: usize = 0;
@@ -72,10 +75,10 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    pub(crate) fn new() -> io::Result<(Reactor, mio::Waker)> {
+    pub(crate) fn new() -> io::Result<(Reactor, Alarm)> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        let waker = mio::Waker::new(&registry, WAKE)?;
+        let waker = Alarm::new(&registry, WAKE)?;
         let reactor = Reactor {
             poll: RefCell::new(poll),
             events: RefCell::new(Events::with_capacity(1024)),

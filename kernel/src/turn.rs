@@ -267,6 +267,8 @@ impl Core {
         if timeout != Some(Duration::ZERO) && !self.shared.fall_asleep() {
             return;
         }
+        #[cfg(loom)]
+        let timeout = self.shared.sleep(timeout);
         let mut answered = self.answered.take();
         if let Err(e) = self.reactor.poll(timeout, &mut answered) {
             // epoll_wait fails only for reasons that are bugs (a bad descriptor or address).

@@ -8,14 +8,12 @@
 
 use std::{
     mem::ManuallyDrop,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{RawWaker, RawWakerVTable, Wake, Waker},
 };
 
 use crate::{
+    across::AtomicU64,
     kernel::Core,
     outside::{Note, Shared},
     task::TaskId,

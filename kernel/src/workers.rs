@@ -4,14 +4,19 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use std::cell::Cell;
 
-use crate::{Bell, error::Error, kernel::Core};
+use crate::{
+    Bell,
+    across::{Condvar, Mutex, MutexGuard},
+    error::Error,
+    kernel::Core,
+};
 
 /// A thread that has had nothing to do for this long ends.
 const IDLE: Duration = Duration::from_secs(10);

@@ -1,0 +1,159 @@
+//! The cross-thread wake path under loom: each model runs in every order that its threads' steps
+//! can take, up to a number of preemptions.
+//!
+//! What runs is the kernel itself: its loop, wakers, bells and inboxes, on loom's locks and
+//! atomics (see `across/`); only the sleep in epoll is replaced. A wake-up that gets lost leaves
+//! the kernel asleep for ever, which loom reports as a deadlock.
+//!
+//! `tests/long loom` runs it, and breaks the protocol in several ways to see that each is found.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use loom::{
+    cell::UnsafeCell,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use crate::{Bell, Kernel, ManualClock, Ringer, inbox, spawn, yield_now};
+
+/// Runs the model in every order.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.max_branches = 10_000;
+    builder.check(model);
+}
+
+fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
+    // Nothing here may depend on the time of day.
+    let builder = Kernel::builder().manual_clock(ManualClock::paused());
+    builder.build().unwrap().run(main)
+}
+
+/// What a future of the ecosystem does: looks at a flag, leaves its waker, looks again.
+#[derive(Default)]
+struct Foreign {
+    done: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Foreign {
+    fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    async fn finished(&self) {
+        poll_fn(|cx| {
+            if self.done.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            *self.waker.lock().unwrap() = Some(cx.waker().clone());
+            match self.done.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+#[test]
+fn a_waker_is_heard() {
+    explore(|| {
+        let foreign = Arc::new(Foreign::default());
+        let other = foreign.clone();
+        let thread = thread::spawn(move || other.finish());
+        run(async move { foreign.finished().await });
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn two_threads_wake_two_tasks() {
+    explore(|| {
+        let foreign: [Arc<Foreign>; 2] = Default::default();
+        let threads = foreign
+            .clone()
+            .map(|other| thread::spawn(move || other.finish()));
+        run(async move {
+            let [a, b] = foreign;
+            let task = spawn(async move { a.finished().await });
+            b.finished().await;
+            task.join().await.unwrap();
+        });
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn bells_are_heard_and_what_was_put_before_them_seen() {
+    explore(|| {
+        run(async {
+            let (first, second) = (Bell::new(), Bell::new());
+            let ringers = [first.ringer(), second.ringer()];
+            let value = Arc::new(UnsafeCell::new(0));
+            let written = value.clone();
+            let thread = thread::spawn(move || {
+                // SAFETY: whether this and the read below are ordered is what loom checks.
+                written.with_mut(|value| unsafe { *value = 7 });
+                ringers.iter().for_each(Ringer::ring);
+            });
+            second.wait().await.unwrap();
+            first.wait().await.unwrap(); // it was rung before, with nobody waiting
+            // SAFETY: as above.
+            assert_eq!(value.with(|value| unsafe { *value }), 7);
+            thread.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn an_inbox_gives_everything_and_ends() {
+    explore(|| {
+        let (to, from) = inbox();
+        let threads = [1, 2].map(|n| {
+            let to = to.clone();
+            thread::spawn(move || to.send(n).unwrap())
+        });
+        drop(to);
+        let sum = run(async move {
+            let mut sum = 0;
+            while let Some(n) = from.recv().await.unwrap() {
+                sum += n;
+            }
+            sum
+        });
+        assert_eq!(sum, 3);
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn a_waker_may_be_used_while_the_kernel_is_dropped() {
+    explore(|| {
+        let foreign = Arc::new(Foreign::default());
+        let other = foreign.clone();
+        let thread = thread::spawn(move || other.finish());
+        run(async move {
+            spawn(async move { foreign.finished().await }).detach();
+            yield_now().await.unwrap();
+        });
+        thread.join().unwrap();
+    });
+}

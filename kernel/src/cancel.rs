@@ -9,6 +9,7 @@ use crate::{
     cell::Task,
     error::Error,
     kernel::{Core, Due},
+    scope::after,
     task::{Cancellation, TaskId},
     wait::{NONE, WaitId},
 };
@@ -29,6 +30,7 @@ impl Core {
             self.cancel_pending.set(false);
             let task = self.current_task();
             task.cancellation.set(Cancellation::Delivered);
+            self.switch_timeouts_off(scope);
             return Some(Error::Cancelled);
         }
         match scope {
@@ -69,8 +71,21 @@ impl Core {
             let scope = self.waits.borrow().get(wait).scope;
             if !self.scopes.borrow().is_shielded(scope) {
                 task.cancellation.set(Cancellation::Delivered);
+                self.switch_timeouts_off(scope);
                 self.interrupt(wait, Error::Cancelled);
             }
+        }
+    }
+
+    /// A cancellation has come through these scopes: from now on the cleanup budget is what
+    /// bounds the task, and no earlier timeout tears its cleanup apart.
+    fn switch_timeouts_off(&self, mut scope: u32) {
+        while scope != NONE {
+            let (timer, around) = self.scopes.borrow_mut().disarm(scope);
+            if let Some(timer) = timer {
+                self.timers.borrow_mut().cancel(timer);
+            }
+            scope = around;
         }
     }
 
@@ -92,6 +107,23 @@ impl Core {
         scopes_met
             .into_iter()
             .for_each(|scope| self.scopes.borrow_mut().settle(scope));
+    }
+
+    /// After a timeout's expiry was delivered: gives what is below it time to clean up. If that
+    /// time is over, or nothing was there to be told, has the future polled, which then gives up.
+    pub(crate) fn follow_up(&self, id: u32, task: Task, now: Instant) {
+        let mut scopes = self.scopes.borrow_mut();
+        if !scopes.is_overdue(id) {
+            let end = after(now, self.cleanup_budget);
+            let timer = self.timers.borrow_mut().arm(end, Due::Scope(id));
+            scopes.set_timer(id, timer);
+        }
+        if scopes.may_be_given_up(id) {
+            match scopes.waker(id) {
+                Some(waker) => self.to_wake.borrow_mut().push(waker.clone()),
+                None => self.make_ready(task),
+            }
+        }
     }
 
     /// The task's unanswered waits, oldest first.

@@ -7,9 +7,10 @@
 //! root meets, in this order, every timeout that has a say in it, until a shield ends the walk.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Scope {
     expired: bool,
     /// The expiry was answered to a wait, so it is not answered again.
     delivered: bool,
+    /// The time for cleaning up after the expiry is over too.
+    overdue: bool,
     pub(crate) verdict: Option<Verdict>,
 }
 
@@ -42,6 +45,10 @@ pub(crate) struct Scopes {
     slab: Slab<Scope>,
     /// How many have expired and are not delivered; 0 lets the usual trap skip the walk.
     undelivered: u32,
+    /// How many are shields.
+    shields: u32,
+    /// Wakers of scopes that are polled by a combinator with a waker of its own.
+    wakers: HashMap<u32, Waker>,
 }
 
 impl Scopes {
@@ -49,6 +56,8 @@ impl Scopes {
         Scopes {
             slab: Slab::new(),
             undelivered: 0,
+            shields: 0,
+            wakers: HashMap::new(),
         }
     }
 
@@ -57,6 +66,7 @@ impl Scopes {
     }
 
     pub(crate) fn open(&mut self, parent: u32, task: Task, shield: bool) -> u32 {
+        self.shields += u32::from(shield);
         self.slab.insert(Scope {
             parent,
             task,
@@ -64,6 +74,7 @@ impl Scopes {
             timer: None,
             expired: false,
             delivered: false,
+            overdue: false,
             verdict: None,
         }) as u32
     }
@@ -77,15 +88,75 @@ impl Scopes {
         if scope.expired && !scope.delivered {
             self.undelivered -= 1;
         }
+        if !self.wakers.is_empty() {
+            self.wakers.remove(&id);
+        }
+        self.shields -= u32::from(scope.shield);
         scope
     }
 
-    /// Notes that a deadline has passed; gives the task whose waits may have to be answered.
+    /// Notes that a deadline has passed or, the second time, the budget for cleaning up after it;
+    /// gives the task whose waits may have to be answered.
     pub(crate) fn expire(&mut self, id: u32) -> Task {
         let scope = &mut self.slab[id as usize];
-        (scope.expired, scope.timer) = (true, None);
-        self.undelivered += 1;
+        scope.timer = None;
+        if scope.expired {
+            scope.overdue = true;
+        } else {
+            scope.expired = true;
+            self.undelivered += 1;
+        }
         scope.task.clone()
+    }
+
+    /// True if the deadline has passed and the future below either was not told, for it waits in
+    /// no trap, or was told and has had its time to clean up.
+    pub(crate) fn may_be_given_up(&self, id: u32) -> bool {
+        let scope = &self.slab[id as usize];
+        scope.expired && (!scope.delivered || scope.overdue)
+    }
+
+    pub(crate) fn is_overdue(&self, id: u32) -> bool {
+        self.slab[id as usize].overdue
+    }
+
+    /// Switches a timeout off; gives its timer, and the scope around it.
+    pub(crate) fn disarm(&mut self, id: u32) -> (Option<TimerKey>, u32) {
+        let scope = &mut self.slab[id as usize];
+        if scope.expired && !scope.delivered {
+            scope.delivered = true;
+            self.undelivered -= 1;
+        }
+        scope.overdue = false;
+        (scope.timer.take(), scope.parent)
+    }
+
+    /// True if a shield is open somewhere below this scope.
+    fn shelters_a_shield(&self, id: u32) -> bool {
+        self.shields > 0
+            && self.slab.iter().any(|(_, scope)| {
+                let mut above = scope.parent;
+                while above != NONE && above != id {
+                    above = self.slab[above as usize].parent;
+                }
+                scope.shield && above == id
+            })
+    }
+
+    /// Gives up the future of a scope: whose deadline it was, if nothing holds it off.
+    fn give_up(&mut self, id: u32) -> Option<Verdict> {
+        if !self.may_be_given_up(id) || self.shelters_a_shield(id) {
+            return None;
+        }
+        if self.deliver(id).is_some() {
+            self.settle(id);
+        }
+        Some(self.verdict(id).unwrap_or(Verdict::Mine))
+    }
+
+    /// The waker with which to have the scope's future polled, if it is not the task's.
+    pub(crate) fn waker(&self, id: u32) -> Option<&Waker> {
+        self.wakers.get(&id)
     }
 
     pub(crate) fn verdict(&self, id: u32) -> Option<Verdict> {
@@ -187,6 +258,25 @@ impl OpenScope {
             run: core.run_number(),
         }
     }
+
+    fn verdict(&self) -> Option<Verdict> {
+        Core::current_ref(|core| core.scopes.borrow().verdict(self.id))
+    }
+
+    /// The future is pending: is it to be given up? If not, notes who polls it, so that it can be
+    /// polled when it is.
+    fn give_up(&self, waker: &Waker) -> Option<Verdict> {
+        Core::current_ref(|core| {
+            let mut scopes = core.scopes.borrow_mut();
+            if !core.is_own_waker(waker) {
+                let known = scopes.wakers.get(&self.id);
+                if !known.is_some_and(|known| known.will_wake(waker)) {
+                    scopes.wakers.insert(self.id, waker.clone());
+                }
+            }
+            scopes.give_up(self.id)
+        })
+    }
 }
 
 impl Drop for OpenScope {
@@ -252,7 +342,8 @@ pub(crate) enum Limit {
 }
 
 /// Beside the future of a [`Scoped`]: its scope, once opened, and `judge`, which makes the result
-/// of what the future came back with and of whose deadline ended it, if one did.
+/// of whose deadline ended the future, if one did, and of what it came back with, unless it was
+/// given up.
 pub(crate) struct Around<J> {
     limit: Limit,
     scope: Option<OpenScope>,
@@ -266,7 +357,7 @@ pub(crate) type Scoped<F, J> = With<F, Around<J>>;
 pub(crate) fn scoped<F, J, T>(future: F, limit: Limit, judge: J) -> Scoped<F, J>
 where
     F: Future,
-    J: Fn(Option<Verdict>, F::Output) -> T,
+    J: Fn(Option<Verdict>, Option<F::Output>) -> T,
 {
     let scope = None;
     With::new(
@@ -282,7 +373,7 @@ where
 impl<F, J, T> Future for Scoped<F, J>
 where
     F: Future,
-    J: Fn(Option<Verdict>, F::Output) -> T,
+    J: Fn(Option<Verdict>, Option<F::Output>) -> T,
 {
     type Output = T;
 
@@ -295,10 +386,13 @@ where
             let _inside = Inside::enter(scope.id);
             future.poll(cx)
         };
-        let Poll::Ready(output) = polled else {
-            return Poll::Pending;
+        let (verdict, output) = match polled {
+            Poll::Ready(output) => (scope.verdict(), Some(output)),
+            Poll::Pending => match scope.give_up(cx.waker()) {
+                Some(verdict) => (Some(verdict), None),
+                None => return Poll::Pending,
+            },
         };
-        let verdict = Core::current_ref(|core| core.scopes.borrow().verdict(scope.id));
         around.scope = None; // closed: its deadline is over before anyone goes on
         Poll::Ready((around.judge)(verdict, output))
     }

@@ -65,12 +65,18 @@ pub fn yield_now() -> Yield {
 /// If several have passed at once, the outermost owns it. A future that comes back with `Ok`
 /// although its time was over keeps its value, and this is logged.
 ///
+/// A future that goes on all the same (a loop that takes the timeout for one more failed attempt)
+/// is dropped when the cleanup budget is over ([`Builder::cleanup_budget`](crate::Builder), 5
+/// seconds); one that waits in no trap at all, but in foreign code, is dropped at once, as there is
+/// nothing that could tell it. A [`shield`] inside holds both off until it ends.
+///
 /// An error type of your own need only have `From<kernel::Error>`. We cannot look into it, so
 /// after an expiry *any* error it comes back with counts as the timeout's; of [`Error`],
 /// `io::Error`, `JoinError` and boxed errors only those that carry a timeout do.
 ///
 /// # Cancellation
-/// Dropping it drops the future and forgets the deadline.
+/// Dropping it drops the future and forgets the deadline. Once a cancellation was delivered below
+/// it, the deadline is switched off: the cleanup budget bounds the task now.
 ///
 /// # Examples
 /// ```
@@ -127,7 +133,9 @@ where
 /// For the few steps that must not be torn apart. A shield always wins, also against a second
 /// cancel and the end of the cleanup budget, so keep it short.
 pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    scoped(future, Limit::Shield, |_, output| output)
+    scoped(future, Limit::Shield, |_, output| {
+        output.expect("a shield has no deadline, so nothing is given up for it")
+    })
 }
 
 /// Runs a future that knows nothing of this kernel, so that it can be given up.
@@ -164,15 +172,18 @@ fn is_timeout<E: 'static>(error: &E) -> bool {
     }
 }
 
-/// What an error means to the timeout it has reached: whose was it?
-fn judge<T, E>(verdict: Option<Verdict>, result: Result<T, E>) -> Result<T, E>
+/// What an error means to the timeout it has reached: whose was it? Without a result, the future
+/// was given up.
+fn judge<T, E>(verdict: Option<Verdict>, result: Option<Result<T, E>>) -> Result<T, E>
 where
     E: From<Error> + 'static,
 {
     let error = match (result, verdict) {
-        (Err(error), _) => error,
-        (Ok(value), None) => return Ok(value),
-        (Ok(value), Some(_)) => {
+        (None, Some(Verdict::Outer)) => return Err(Error::TimeoutCancellation.into()),
+        (None, _) => return Err(Error::TaskTimeout.into()),
+        (Some(Err(error)), _) => error,
+        (Some(Ok(value)), None) => return Ok(value),
+        (Some(Ok(value)), Some(_)) => {
             log::debug!(
                 "kernel: a timeout passed, but what stood under it ended well all the same"
             );

@@ -235,10 +235,10 @@ impl Core {
         self.timers.borrow_mut().expire(now, &mut due);
         // First note all scopes that have expired, so that the outermost is found whichever of
         // them the timers named first.
-        let mut tasks: Vec<Task> = Vec::new();
+        let mut expired: Vec<(u32, Task)> = Vec::new();
         for due in &due {
             if let Due::Scope(scope) = due {
-                tasks.push(self.scopes.borrow_mut().expire(*scope));
+                expired.push((*scope, self.scopes.borrow_mut().expire(*scope)));
             }
         }
         for due in due.drain(..) {
@@ -248,9 +248,12 @@ impl Core {
                 Due::Scope(_) => {}
             }
         }
-        tasks
+        expired
+            .iter()
+            .for_each(|(_, task)| self.deliver_timeouts(task));
+        expired
             .into_iter()
-            .for_each(|task| self.deliver_timeouts(&task));
+            .for_each(|(scope, task)| self.follow_up(scope, task, now));
         self.due.replace(due);
     }
 

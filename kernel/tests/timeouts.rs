@@ -275,3 +275,103 @@ fn nested_timeouts_do_not_multiply_the_size_of_the_future() {
     )))))))));
     assert!(size_of_val(&ten) < 1024, "{} bytes", size_of_val(&ten));
 }
+
+/// Found against Curio, which tells the block again: an attempt that is given up because of the
+/// outer deadline looks like one that has failed, and the loop went on for ever.
+#[test]
+fn a_retry_loop_under_a_timeout_ends() {
+    virtual_run(async {
+        let start = now();
+        let result = timeout_after(SECOND * 10, async {
+            loop {
+                if timeout_after(SECOND * 3, sleep(SECOND * 9)).await.is_ok() {
+                    return Ok(());
+                }
+            }
+        });
+        assert_eq!(result.await, Err(Error::TaskTimeout));
+        assert_eq!(now() - start, SECOND * 15); // with the cleanup budget
+    });
+}
+
+#[test]
+fn what_waits_in_no_trap_is_given_up_at_once() {
+    use std::future::pending;
+    virtual_run(async {
+        let start = now();
+        let foreign = timeout_after(SECOND, pending::<Result<(), Error>>());
+        assert_eq!(foreign.await, Err(Error::TaskTimeout));
+        let ignored = ignore_after(SECOND, pending::<Result<(), Error>>());
+        assert_eq!(ignored.await, Ok(None));
+        assert_eq!(now() - start, SECOND * 2);
+    });
+    // The same under a combinator that has a waker of its own.
+    virtual_run(async {
+        use futures::stream::{FuturesUnordered, StreamExt};
+        let start = now();
+        let mut all: FuturesUnordered<_> = (1..=3)
+            .map(|seconds| timeout_after(SECOND * seconds, pending::<Result<(), Error>>()))
+            .collect();
+        while let Some(ended) = all.next().await {
+            assert_eq!(ended, Err(Error::TaskTimeout));
+        }
+        assert_eq!(now() - start, SECOND * 3);
+    });
+}
+
+#[test]
+fn of_two_that_pass_over_foreign_code_the_outermost_owns_it() {
+    virtual_run(async {
+        let outer = timeout_after(SECOND, async {
+            let inner = timeout_after(SECOND, std::future::pending::<Result<(), Error>>()).await;
+            assert_eq!(inner, Err(Error::TimeoutCancellation));
+            inner
+        });
+        assert_eq!(outer.await, Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn a_part_in_foreign_code_is_given_up_when_the_other_has_had_its_time() {
+    virtual_run(async {
+        let start = now();
+        let both = timeout_after(SECOND, async {
+            let (told, ()) = futures::join!(sleep(SECOND * 9), std::future::pending::<()>());
+            told
+        });
+        assert_eq!(both.await, Err(Error::TaskTimeout));
+        assert_eq!(now() - start, SECOND * 6);
+    });
+}
+
+#[test]
+fn a_shield_is_not_given_up() {
+    virtual_run(async {
+        let start = now();
+        let shielded = timeout_after(SECOND, async {
+            kernel::shield(sleep(SECOND * 20)).await.unwrap();
+            std::future::pending::<Result<(), Error>>().await
+        });
+        assert_eq!(shielded.await, Err(Error::TaskTimeout));
+        assert_eq!(now() - start, SECOND * 20);
+    });
+}
+
+/// As in Curio: the cancelled task's cleanup is bounded by its budget, by nothing else.
+#[test]
+fn a_cancellation_switches_the_timeouts_around_it_off() {
+    virtual_run(async {
+        for begun in [true, false] {
+            let task = kernel::spawn(timeout_after(SECOND, async {
+                assert_eq!(sleep(SECOND * 9).await, Err(Error::Cancelled));
+                sleep(SECOND * 3).await?; // cleaning up
+                timeout_after(SECOND, sleep(SECOND * 9)).await // a new one works
+            }));
+            if begun {
+                kernel::yield_now().await.unwrap();
+            }
+            task.cancel().await.unwrap();
+            assert_eq!(task.join().await.unwrap(), Err(Error::UncaughtTimeout));
+        }
+    });
+}

@@ -43,7 +43,11 @@ enum Command {
     ///
     /// Dispatched before anything else is parsed: it has arguments of its own and no settings.
     #[command(disable_help_flag = true)]
-    Queue,
+    Queue {
+        /// Taken in only to be told where it belongs.
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<OsString>,
+    },
 }
 
 /// Settings that can be given as flags, to every command.
@@ -157,7 +161,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>, registry: Registry) -> Exi
         Command::Send(args) => send::send(config, args),
         Command::Demo => demo::demo(config, registry),
         Command::Config => print_config(&config),
-        Command::Queue => {
+        Command::Queue { .. } => {
             eprintln!("olive: settings have no place before `queue`; say `olive queue …`");
             ExitCode::from(2)
         }

@@ -127,7 +127,161 @@ fn a_mistyped_path_makes_no_queue() {
     let dir = scratch("queue-mistyped");
     let output = queue(&dir, &["send", "nowhere", "x"], b"");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not initialised"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere: no such directory"));
     assert!(!dir.join("nowhere").exists());
     assert_eq!(queue(&dir, &["send"], b"").status.code(), Some(2));
+}
+
+/// What a command says when it fails, and its exit code.
+fn complaint(dir: &Path, arguments: &[&str], input: &[u8]) -> (String, Option<i32>) {
+    let output = queue(dir, arguments, input);
+    assert!(!output.status.success(), "{arguments:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    (error, output.status.code())
+}
+
+/// Whoever reads an error must see what it is about and what to do, without knowing errno.
+#[test]
+fn errors_name_the_thing_and_the_way_out() {
+    let dir = scratch("queue-errors");
+    std::fs::write(dir.join("file"), "{").unwrap();
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    ok(&dir, &["init", "q", "-s", "a", "-s", "b"], b"");
+    for (arguments, words) in [
+        (
+            &["init", "file"][..],
+            &["file: Not a directory", "a queue is a directory"][..],
+        ),
+        (&["stat", "file"], &["file is not a directory"]),
+        (
+            &["stat", "empty"],
+            &["empty holds no queue", "olive queue init empty"],
+        ),
+        (
+            &["stat", "none"],
+            &["none: no such directory", "olive queue init none"],
+        ),
+        (
+            &["receive", "q", "c"],
+            &["q: no subscriber", "\"c\"", "a, b", "init q --subscriber c"],
+        ),
+        (
+            &["clear", "q", "-s", "c"],
+            &["q: no subscriber", "\"c\"", "a, b"],
+        ),
+        (
+            &["init", "--config", "none.json"],
+            &["none.json: No such file"],
+        ),
+        (&["init", "--config", "file"], &["file: EOF"]),
+        (&["compact", "q", "--to", "file"], &["file: File exists"]),
+    ] {
+        let (error, code) = complaint(&dir, arguments, b"");
+        assert_eq!(code, Some(1), "{arguments:?}");
+        for word in words {
+            assert!(error.contains(word), "{arguments:?}: {error}");
+        }
+    }
+    for (arguments, words) in [
+        (
+            &["receive", "q"][..],
+            &["<SUBSCRIBER>", "Usage: olive queue receive"][..],
+        ),
+        (&["init", "r", "--max-messages", "0"], &["--max-messages"]),
+        (&["init", "r", "--message-timeout", "-1"], &["0 or more"]),
+        (&["init", "r", "-s", ""], &["--subscriber", "1 to 255"]),
+    ] {
+        let (error, code) = complaint(&dir, arguments, b"");
+        assert_eq!(code, Some(2), "{arguments:?}");
+        for word in words {
+            assert!(error.contains(word), "{arguments:?}: {error}");
+        }
+    }
+    assert!(!dir.join("r").exists(), "a refused init makes nothing");
+}
+
+#[test]
+fn a_full_queue_says_how_far_the_input_got() {
+    let dir = scratch("queue-full");
+    let init = [
+        "init",
+        "q",
+        "-s",
+        "a",
+        "--strategy",
+        "reject",
+        "--max-messages",
+        "10",
+    ];
+    ok(&dir, &init, b"");
+    let lines = b"x\n".repeat(25);
+    let (error, _) = complaint(&dir, &["send", "q", "--batch", "4"], &lines);
+    assert!(
+        error.contains("8 messages of the input were sent"),
+        "{error}"
+    );
+    assert!(error.contains("q: full: max_messages"), "{error}");
+    assert_eq!(ok(&dir, &["receive", "q", "a", "--all"], b"").len(), 16);
+}
+
+#[test]
+fn what_is_not_said_stays_as_it_was() {
+    let dir = scratch("queue-again");
+    let stat = || -> serde_json::Value {
+        serde_json::from_str(&ok(&dir, &["stat", "q", "--json"], b"")).unwrap()
+    };
+    let first = [
+        "init",
+        "q",
+        "-s",
+        "a",
+        "--message-timeout",
+        "none",
+        "--max-bytes",
+        "9",
+    ];
+    ok(&dir, &first, b"");
+    ok(&dir, &["send", "q", "old"], b"");
+    ok(
+        &dir,
+        &[
+            "init",
+            "q",
+            "-s",
+            "b",
+            "--from-oldest",
+            "--max-attempts",
+            "2",
+        ],
+        b"",
+    );
+    ok(&dir, &["init", "q", "-s", "c", "--strategy", "reject"], b"");
+    let now = stat();
+    assert_eq!(now["message_timeout_seconds"], serde_json::Value::Null);
+    assert_eq!(
+        (&now["max_bytes"], &now["strategy"]),
+        (&9.into(), &"reject".into())
+    );
+    let of = |field: &str| -> Vec<_> {
+        let all = now["subscribers"].as_array().unwrap().iter();
+        all.map(|one| one[field].as_u64().unwrap()).collect()
+    };
+    assert_eq!(
+        (of("depth"), of("max_attempts")),
+        (vec![1, 1, 0], vec![0, 2, 0])
+    );
+    ok(&dir, &["init", "q", "--max-attempts", "5"], b"");
+    assert_eq!(stat()["subscribers"][0]["max_attempts"], 5);
+    assert!(ok(&dir, &["stat", "q"], b"").contains("timeout     none, strategy reject"));
+}
+
+#[test]
+fn settings_before_the_command_are_shown_their_place() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_olive"));
+    let output = command
+        .args(["--log-level", "debug", "queue", "stat", "q"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("say `olive queue"));
 }

@@ -114,7 +114,7 @@ impl Subscriber {
         Ok(self.receive_batch(1, timeout).await?.pop())
     }
 
-    /// Up to `max` messages, in order; waits for the first as [`receive`](Self::receive) does.
+    /// Up to `max` messages, in order; see [`crate::Subscriber::receive_batch`].
     ///
     /// # Cancellation
     /// As [`receive`](Self::receive).

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::{HighWaterMark, Queue, Strategy, check_name};
 use crate::engine::Options;
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{Backlog, Done, Op};
 use crate::record::Count;
 use crate::space::used_pages;
@@ -272,7 +272,10 @@ impl Control {
                 next_sequence: global.next_seq,
                 max_messages: config.limits.hwm.max_messages,
                 max_bytes: config.limits.hwm.max_bytes,
-                message_timeout_seconds: seconds(config.limits.hwm.message_timeout),
+                message_timeout_seconds: match config.limits.hwm.message_timeout {
+                    Duration::MAX => None,
+                    timeout => Some(seconds(timeout)),
+                },
                 strategy: config.limits.strategy,
                 map_bytes: info.map_size as u64,
                 file_bytes: engine.env.real_disk_size()?,
@@ -328,17 +331,24 @@ impl Control {
     /// [`Io`](crate::Error::Io) if the file exists or cannot be written.
     pub fn compact_to(&self, target: impl AsRef<Path>) -> Result<()> {
         self.env.engine().check()?;
-        let mut file = File::options()
+        let target = target.as_ref();
+        let at = |error: Error| error.at(target);
+        let file = File::options()
             .write(true)
             .read(true)
             .create_new(true)
-            .open(target)?;
-        self.env
-            .engine()
-            .env
-            .copy_to_file(&mut file, heed::CompactionOption::Enabled)?;
-        file.sync_all()?;
-        Ok(())
+            .open(target);
+        let mut file = file.map_err(|error| at(error.into()))?;
+        let env = &self.env.engine().env;
+        let copied = env
+            .copy_to_file(&mut file, heed::CompactionOption::Enabled)
+            .map_err(Error::from)
+            .and_then(|()| Ok(file.sync_all()?));
+        copied.map_err(|error| {
+            // Half a copy helps nobody, least of all on a full disk.
+            let _ = std::fs::remove_file(target);
+            at(error)
+        })
     }
 
     /// Replaces the store in `path` by a compact copy of itself: LMDB's file never shrinks
@@ -350,16 +360,17 @@ impl Control {
         let env = Environment::open_with(&path, options)?;
         env.engine().claim()?;
         let copy = env.path().join("data.mdb.compact");
-        if copy.exists() {
-            std::fs::remove_file(&copy)?;
-        }
-        env.new_control().compact_to(&copy)?;
-        let data = env.path().join("data.mdb");
-        // Nobody else can have it open while we hold the claim, and LMDB needs nothing of the old
-        // file to close it.
-        std::fs::rename(copy, data)?;
-        File::open(env.path())?.sync_all()?;
-        Ok(())
+        let replace = || {
+            if copy.exists() {
+                std::fs::remove_file(&copy)?;
+            }
+            env.new_control().compact_to(&copy)?;
+            // Nobody else can have it open while we hold the claim, and LMDB needs nothing of the old
+            // file to close it.
+            std::fs::rename(&copy, env.path().join("data.mdb"))?;
+            Ok(File::open(env.path())?.sync_all()?)
+        };
+        replace().map_err(|error: Error| error.at(&copy))
     }
 
     /// The environment it was made from.
@@ -385,8 +396,8 @@ pub struct Stat {
     pub max_messages: u64,
     /// The high-water mark's limit of bytes.
     pub max_bytes: u64,
-    /// The high-water mark's timeout.
-    pub message_timeout_seconds: f64,
+    /// The high-water mark's timeout; `None`, JSON's `null`, for ever.
+    pub message_timeout_seconds: Option<f64>,
     /// What happens past the limits.
     pub strategy: Strategy,
     /// The most that the file can grow to.

@@ -82,7 +82,9 @@ impl Deployment {
     /// [`Error::Io`] if it cannot be read, [`Error::Config`] if it does not say what it must.
     pub fn load(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref();
-        let mut deployment = Self::parse(&std::fs::read_to_string(file)?)?;
+        let text = std::fs::read_to_string(file).map_err(|error| Error::from(error).at(file))?;
+        let mut deployment = Self::understand(&text)
+            .map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
         if let Some(folder) = file.parent() {
             deployment.path = folder.join(&deployment.path);
         }
@@ -94,11 +96,18 @@ impl Deployment {
     /// # Errors
     /// [`Error::Config`].
     pub fn parse(text: &str) -> Result<Self> {
+        Self::understand(text).map_err(|error| Error::Config(format!("deployment: {error}")))
+    }
+
+    fn understand(text: &str) -> Result<Self, String> {
         let deployment: Deployment =
-            serde_json::from_str(text).map_err(|error| Error::Config(error.to_string()))?;
-        let bad = |text: &str| Err(Error::Config(text.to_owned()));
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let bad = |text: &str| Err(text.to_owned());
         if deployment.high_water_mark.max_messages == Some(0) {
             return bad("high_water_mark.max_messages must be at least 1");
+        }
+        if deployment.lmdb.max_readers == Some(0) {
+            return bad("lmdb.max_readers must be at least 1");
         }
         if deployment
             .subscribers
@@ -236,6 +245,10 @@ mod tests {
                 "seconds",
             ),
             (r#"{"path": "q", "subscribers": [""]}"#, "subscribers"),
+            (
+                r#"{"path": "q", "lmdb": {"max_readers": 0}}"#,
+                "max_readers",
+            ),
         ] {
             let error = Deployment::parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -2,6 +2,7 @@
 //! operations; the look at a queue's front.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,7 +13,7 @@ use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 use crate::config::Config;
 use crate::error::{Error, Resource, Result};
 use crate::lease::{Ask, Leases, Look};
-use crate::op::{Done, Op, Target};
+use crate::op::{Done, Op};
 use crate::record::{Head, QueueId};
 use crate::space::Space;
 use crate::sys::{self, Bell, ByteLocks};
@@ -40,12 +41,13 @@ pub const MAP_SIZE: usize = 32 << 30;
 /// How to open a store. The defaults are the original's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Address space, and the most the file can grow to, in bytes; rounded up to whole pages.
+    /// Address space, and the most the file can grow to, in bytes; at least 1 MiB, and rounded up to
+    /// whole pages.
     /// `None`, the default: what the store was created with, and [`MAP_SIZE`] for a new one. The file
     /// is sparse and only grows as needed.
     pub map_size: Option<usize>,
-    /// How many read transactions may be open at once, over all processes. Default 1,024. Fixed by
-    /// whoever opens the store first.
+    /// How many read transactions may be open at once, over all processes. Default 1,024, at least 1.
+    /// Fixed by whoever opens the store first.
     pub max_readers: u32,
     /// What a power cut may take. Default [`Durability::Sync`]. Holds for this process's commits.
     pub durability: Durability,
@@ -64,6 +66,9 @@ impl Default for Options {
 /// Bytes of the file `locks`; the owners' come after them.
 const OPENING: u32 = 0;
 const IN_USE: u32 = 1;
+
+/// Bytes of a store that was made and not yet initialised: LMDB's two meta pages.
+const NEW_FILE: u64 = 8192;
 
 /// Between two sweeps for readers that died, in commits.
 const SWEEP_EVERY: u64 = 1024;
@@ -112,13 +117,33 @@ impl Drop for Registered {
 
 impl Engine {
     pub(crate) fn open(path: &Path, options: Options) -> Result<Self> {
-        let path = path.canonicalize()?;
-        let registered = Registered::new(&path)?;
-        let locks = Arc::new(ByteLocks::open(&path.join("locks"))?);
+        if options.max_readers == 0 {
+            return Err(Error::Config("max_readers must be at least 1".to_owned()));
+        }
+        let whole = path.canonicalize().and_then(|whole| match whole.is_dir() {
+            true => Ok(whole),
+            false => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        });
+        let whole = whole.map_err(|error| Error::from(error).at(path))?;
+        Self::open_in(&whole, options).map_err(|error| match error {
+            Error::Format(text) => Error::Format(format!("{}: {text}", whole.display())),
+            other => other.at(&whole),
+        })
+    }
+
+    fn open_in(path: &Path, options: Options) -> Result<Self> {
+        let registered = Registered::new(path)?;
+        let file = path.join("locks");
+        let locks = ByteLocks::open(&file).map_err(|error| Error::from(error).at(&file))?;
+        let locks = Arc::new(locks);
         // One process at a time opens: it may find a half-made volatile directory, or remove an old one.
         locks.lock(OPENING)?;
         locks.share(IN_USE)?;
-        let env = open_env(&path, options)?;
+        // LMDB writes to a map of its lock file, and leaves half a data file behind on a full disk.
+        let readers = sys::lock_file_len(options.max_readers);
+        sys::reserve(&path.join("lock.mdb"), readers)?;
+        sys::reserve(&path.join("data.mdb"), NEW_FILE)?;
+        let env = open_env(path, options)?;
         let swept = env.clear_stale_readers()?;
         if swept > 0 {
             log::info!(
@@ -142,7 +167,7 @@ impl Engine {
         };
         // Committing keeps the handles of the trees open.
         read.commit()?;
-        let volatile = volatile_dir(&path)?;
+        let volatile = volatile_dir(path)?;
         let leases = Leases::open(&volatile, locks.clone(), newest_ms)?;
         let bell = Bell::open(&volatile.join("bell"))?;
         locks.unlock(OPENING)?;
@@ -157,7 +182,7 @@ impl Engine {
             config: Mutex::default(),
             commits: AtomicU64::new(1),
             locks,
-            path,
+            path: path.to_owned(),
             pid: std::process::id(),
             _registered: registered,
         })
@@ -209,6 +234,7 @@ impl Engine {
         if self.trees.get().is_some() || Trees::open(&self.env, &txn)?.is_some() {
             return Ok(false);
         }
+        self.space.hold_reserve()?;
         let trees = Trees::create(&self.env, &mut txn)?;
         let mut tx = Tx::begin(trees, txn, &Arc::default(), self.leases.now_ms())?;
         for op in ops {
@@ -223,7 +249,11 @@ impl Engine {
     /// alone; if the transaction itself fails, each operation gets one of its own.
     pub(crate) fn run<'a>(&self, ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<Result<Done>> {
         let mut results = Vec::new();
-        match self.transact(ops.clone(), &mut results) {
+        let transact = |ops: &mut dyn Iterator<Item = &'a Op>, results: &mut Vec<_>| {
+            self.transact(ops, results)
+                .map_err(|error| error.at(&self.path))
+        };
+        match transact(&mut ops.clone(), &mut results) {
             Ok(()) => results,
             Err(error) if results.len() <= 1 && ops.clone().count() <= 1 => vec![Err(error)],
             Err(error) => {
@@ -232,7 +262,7 @@ impl Engine {
                 );
                 ops.map(|op| {
                     let mut results = Vec::new();
-                    let outcome = self.transact(std::iter::once(op), &mut results);
+                    let outcome = transact(&mut std::iter::once(op), &mut results);
                     outcome.and_then(|()| results.pop().expect("one operation, one result"))
                 })
                 .collect()
@@ -284,16 +314,13 @@ impl Engine {
     }
 
     fn admit(&self, (trees, tx): (&Trees, &Tx), op: &Op, pages: &mut u64) -> Result<()> {
-        let Op::Publish(publish) = op else {
-            return Ok(());
-        };
-        tx.check_lengths(publish)?;
-        let queues = match &publish.target {
-            Target::All => tx.config().subscribers().count(),
-            Target::Queues(ids) => ids.len(),
-        };
-        self.space
-            .admit(&self.env, (trees, tx.txn()), publish, queues as u64, pages)
+        if let Op::Publish(publish) = op {
+            tx.check_lengths(publish)?;
+        }
+        match self.space.need((trees, tx), op)? {
+            None => Ok(()),
+            Some(need) => self.space.admit(&self.env, (trees, tx.txn()), need, pages),
+        }
     }
 
     /// The configuration as it is now, by any process.

@@ -45,7 +45,8 @@ impl Environment {
     ///
     /// # Errors
     /// [`Error::AlreadyOpen`] if this process has it open, [`Error::Format`] if the files are not
-    /// ours, [`Error::Io`] if the directory is missing or not writable.
+    /// ours, [`Error::Io`] if the directory is missing or not writable, [`Error::Config`] for a
+    /// `max_readers` of 0.
     ///
     /// # Examples
     /// ```
@@ -97,8 +98,13 @@ impl Environment {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn create(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        std::fs::create_dir_all(path.as_ref())?;
-        Self::open_with(path, options)
+        match std::fs::create_dir_all(path.as_ref()) {
+            // A file of that name is in the way: opening it says so.
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(Error::from(error).at(path.as_ref()))
+            }
+            _ => Self::open_with(path, options),
+        }
     }
 
     /// The directory.

@@ -1,7 +1,7 @@
 //! What can go wrong, in one enum.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What ran out when a message was refused as [`Error::Full`].
@@ -50,10 +50,15 @@ pub enum Error {
     Format(String),
     /// Other processes have this store open, and the operation needs it alone.
     Busy(PathBuf),
-    /// A deployment file that does not say what it must; the text names the field.
+    /// A setting that cannot be; the text names it, and the deployment file it stands in.
     Config(String),
     /// The operating system refused.
-    Io(Arc<io::Error>),
+    Io {
+        /// The file or directory concerned; empty where that is not known.
+        path: PathBuf,
+        /// What it answered.
+        cause: Arc<io::Error>,
+    },
     /// LMDB failed in a way that is none of the above.
     Lmdb(String),
     /// The wait was cancelled, or its time ran out (asynchronous API only).
@@ -64,11 +69,28 @@ pub enum Error {
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl Error {
+    /// Says what an error of the operating system was about, unless it does already.
+    pub(crate) fn at(self, about: &Path) -> Self {
+        match self {
+            Error::Io { path, cause } if path.as_os_str().is_empty() => Error::Io {
+                path: about.to_owned(),
+                cause,
+            },
+            other => other,
+        }
+    }
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::NotInitialized(path) => {
-                write!(f, "the queue {} is not initialised", path.display())
+                write!(
+                    f,
+                    "{} is not initialised: a control must do that first",
+                    path.display()
+                )
             }
             Error::AlreadyOpen(path) => {
                 write!(
@@ -84,10 +106,16 @@ impl std::fmt::Display for Error {
             Error::UnknownSubscriber(name) => write!(f, "no subscriber is called {name:?}"),
             Error::InvalidName(name) => write!(
                 f,
-                "{name:?} cannot name a subscriber: 1 to 255 bytes are needed"
+                "{name:?} cannot name a subscriber: it has {} bytes, 1 to 255 are needed",
+                name.len()
             ),
-            Error::Full(Resource::Messages) => write!(f, "full: max_messages reached"),
-            Error::Full(Resource::Bytes) => write!(f, "full: max_bytes reached"),
+            Error::Full(Resource::Messages) => write!(
+                f,
+                "full: max_messages reached, and the strategy is to reject"
+            ),
+            Error::Full(Resource::Bytes) => {
+                write!(f, "full: max_bytes reached, and the strategy is to reject")
+            }
             Error::Full(Resource::Map) => {
                 write!(f, "full: no page of the LMDB map is left (map_size)")
             }
@@ -100,8 +128,9 @@ impl std::fmt::Display for Error {
             }
             Error::Format(text) => write!(f, "not a store of this version: {text}"),
             Error::Busy(path) => write!(f, "{} is open in another process", path.display()),
-            Error::Config(text) => write!(f, "deployment file: {text}"),
-            Error::Io(error) => write!(f, "{error}"),
+            Error::Config(text) => write!(f, "{text}"),
+            Error::Io { path, cause } if path.as_os_str().is_empty() => write!(f, "{cause}"),
+            Error::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
             Error::Lmdb(text) => write!(f, "LMDB: {text}"),
             #[cfg(feature = "kernel")]
             Error::Kernel(error) => write!(f, "{error}"),
@@ -122,7 +151,10 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => Error::Full(Resource::Disk),
-            _ => Error::Io(Arc::new(error)),
+            _ => Error::Io {
+                path: PathBuf::new(),
+                cause: Arc::new(error),
+            },
         }
     }
 }

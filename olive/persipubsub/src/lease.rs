@@ -21,12 +21,16 @@ use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 
 use crate::error::{Error, Resource, Result};
 use crate::record::{Front, Head, Lease, NEVER, QueueId, entry_key, entry_seq, span};
+use crate::subscriber::BATCH_BYTES;
 use crate::sys::{self, ByteLocks};
 use crate::trees::{Tree, Trees};
 
 /// The size of the volatile environment, allocated at once, so that taking a lease needs no disk
 /// space: enough for about 50,000 leases at a time.
 const MAP_SIZE: usize = 4 << 20;
+
+/// Its read transactions that may be open at once, over all processes.
+const MAX_READERS: u32 = 1024;
 
 /// The byte lock of owner `n` is `OWNERS + n`.
 const OWNERS: u32 = 16;
@@ -109,9 +113,11 @@ impl Leases {
     /// Opens the environment in `dir`, which is `volatile-<boot id>`; the caller holds the store's
     /// opening lock. `newest_ms` is the time of the newest message stored.
     pub(crate) fn open(dir: &Path, locks: Arc<ByteLocks>, newest_ms: u64) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        sys::reserve(&dir.join("lock.mdb"), sys::lock_file_len(MAX_READERS))?;
+        sys::reserve(&dir.join("data.mdb"), MAP_SIZE as u64)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(MAP_SIZE).max_dbs(3).max_readers(1024);
+        let options = options.map_size(MAP_SIZE).max_dbs(3);
+        options.max_readers(MAX_READERS);
         // SAFETY: the store's own registry and locks see to it that this process opens the
         // directory once; without sync only a crash of the machine could damage the file, and it is
         // never opened after one.
@@ -120,7 +126,6 @@ impl Leases {
                 .flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP)
                 .open(dir)?
         };
-        sys::allocate(&env.try_clone_inner_file()?, MAP_SIZE as u64)?;
         let mut txn = env.write_txn()?;
         let leases = env.create_database::<Bytes, Bytes>(&mut txn, Some("leases"))?;
         let fronts = env.create_database::<Bytes, Bytes>(&mut txn, Some("fronts"))?;
@@ -224,8 +229,9 @@ impl Leases {
         let lease_ms = ask.lease.as_millis().try_into().unwrap_or(NEVER);
         let until_ms = ask.now_ms.saturating_add(lease_ms);
         let mut chosen: Vec<Chosen> = Vec::new();
+        let mut bytes = 0;
         for entry in trees.entries(read, ask.queue, front.next)? {
-            if chosen.len() == ask.max && !ask.newest {
+            if (chosen.len() == ask.max || bytes >= BATCH_BYTES) && !ask.newest {
                 break;
             }
             let (seq, failed) = entry?;
@@ -255,6 +261,7 @@ impl Leases {
                     continue;
                 }
                 self.grant(txn, ask.queue, &one, until_ms, front)?;
+                bytes += u64::from(Head::decode(record).len);
                 chosen.push(one);
             }
             if !in_the_way && !ask.newest {

@@ -65,5 +65,5 @@ pub use error::{Error, Resource, Result};
 pub use group::{Answers, Ticket};
 pub use op::{Backlog, Done, Op, Publish, Target};
 pub use publisher::{Publisher, SendOptions};
-pub use record::QueueId;
-pub use subscriber::{Batch, LEASE, RECEIVE_TIMEOUT, Received, Subscriber};
+pub use record::{BODY_MAX, QueueId};
+pub use subscriber::{BATCH_BYTES, Batch, LEASE, RECEIVE_TIMEOUT, Received, Subscriber};

@@ -13,8 +13,8 @@ const MAGIC: u32 = 0x5053_5131; // "1QSP"
 /// that a change of the reference count never copies them.
 pub(crate) const INLINE_MAX: usize = 1024;
 
-/// The longest body, in bytes.
-pub(crate) const BODY_MAX: u64 = 1 << 30;
+/// The longest body, in bytes: 1 GiB.
+pub const BODY_MAX: u64 = 1 << 30;
 
 /// "Never", for expiry and due times.
 pub(crate) const NEVER: u64 = u64::MAX;

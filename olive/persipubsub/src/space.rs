@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use heed::{Env, RoTxn, WithoutTls};
 
 use crate::error::{Error, Resource, Result};
-use crate::op::Publish;
+use crate::op::{Backlog, Op, Target};
 use crate::record::{Head, INLINE_MAX};
 use crate::sys;
 use crate::trees::Trees;
+use crate::tx::Tx;
 
 pub(crate) struct Space {
     file: File,
@@ -41,17 +42,55 @@ impl Space {
         (self.map_pages / 16).clamp(64, 1024)
     }
 
-    /// Refuses messages for which there is no room in `queues` queues. `taken` counts the pages
-    /// promised so far in this transaction.
+    /// Has the disk keep what every store needs to be drained; asked before one is made.
+    pub(crate) fn hold_reserve(&self) -> Result<()> {
+        match self.allocate(self.reserve())? {
+            true => Ok(()),
+            false => Err(Error::Full(Resource::Disk)),
+        }
+    }
+
+    /// A bound for the pages that an operation adds; `None` for those that must always succeed.
+    pub(crate) fn need(&self, (trees, tx): (&Trees, &Tx), op: &Op) -> Result<Option<u64>> {
+        Ok(match op {
+            Op::Publish(publish) => {
+                let queues = match &publish.target {
+                    Target::All => tx.config().subscribers().count(),
+                    Target::Queues(ids) => ids.len(),
+                };
+                let lens = publish.bodies.iter().map(Vec::len);
+                Some(pages(lens, queues as u64, self.page))
+            }
+            Op::AddQueue {
+                name,
+                backlog: Backlog::Now,
+                ..
+            } => Some(pages([name.len()].into_iter(), 0, self.page)),
+            Op::AddQueue {
+                backlog: Backlog::Oldest,
+                ..
+            } => {
+                // Each message's count of references changes, and each may get an entry.
+                let stat = trees.messages.stat(tx.txn())?;
+                let entries = pages(std::iter::repeat_n(0, stat.entries), 1, self.page);
+                Some((stat.branch_pages + stat.leaf_pages) as u64 + entries)
+            }
+            Op::PutUser {
+                value: Some(value), ..
+            } => Some(pages([value.len()].into_iter(), 0, self.page)),
+            _ => None,
+        })
+    }
+
+    /// Refuses what needs so many pages more and cannot have them. `taken` counts the pages promised so far in
+    /// this transaction.
     pub(crate) fn admit(
         &self,
         env: &Env<WithoutTls>,
         (trees, txn): (&Trees, &RoTxn),
-        publish: &Publish,
-        queues: u64,
+        need: u64,
         taken: &mut u64,
     ) -> Result<()> {
-        let need = pages(publish.bodies.iter().map(Vec::len), queues, self.page);
         let end = env.info().last_page_number as u64 + 1 + *taken + need + self.reserve();
         let (in_map, on_disk) = (
             end <= self.map_pages,

@@ -15,6 +15,9 @@ pub const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a received message stays with its receiver if nobody says otherwise.
 pub const LEASE: Duration = Duration::from_secs(300);
 
+/// A batch takes no further message once its bodies have so many bytes together: 16 MiB.
+pub const BATCH_BYTES: u64 = 16 << 20;
+
 /// The safety net under the bell: a sleeping receiver looks by itself so often.
 pub(crate) const SLOW_POLL: Duration = Duration::from_secs(1);
 
@@ -100,7 +103,8 @@ impl Subscriber {
     }
 
     /// Up to `max` messages: waits for the first as [`receive`](Self::receive) does, and takes what
-    /// is there. Empty when the time is over.
+    /// is there, but ends a batch whose bodies have reached [`BATCH_BYTES`]. Empty when the time is
+    /// over.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).

@@ -5,9 +5,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
 
 /// Single bytes of one file, locked by open file description: the kernel releases them when the
 /// process ends however it ends, and two environments of one process do not share them.
@@ -113,6 +116,7 @@ impl Bell {
             .truncate(false)
             .open(path)?;
         let len = (SLOTS + 1) * size_of::<Slot>();
+        allocate(&file, len as u64)?;
         file.set_len(len as u64)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh shared mapping of a file that has `len` bytes; nothing else is touched.
@@ -198,10 +202,31 @@ impl Drop for Bell {
 }
 
 /// Makes the first `len` bytes of `file` exist on the disk, so that writing them cannot fail for
-/// want of space. File systems that cannot do it are left as they are.
+/// want of space, nor end the process when they are written through a map (`SIGBUS`). File systems
+/// that cannot do it are left as they are.
 pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    fallocate(file, 0, len)
+}
+
+/// The same for a file that LMDB is about to open, or to make: its length stays as it is, since LMDB
+/// reads from it what the file is.
+pub(crate) fn reserve(path: &Path, len: u64) -> Result<()> {
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    // The mode is LMDB's: messages are nobody else's to read.
+    let file = options.mode(0o600).open(path);
+    file.and_then(|file| fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, len))
+        .map_err(|error| Error::from(error).at(path))
+}
+
+/// Bytes of LMDB's lock file: a line of the processor's cache for each reader, and some before them.
+pub(crate) fn lock_file_len(readers: u32) -> u64 {
+    64 * (u64::from(readers) + 4)
+}
+
+fn fallocate(file: &File, mode: i32, len: u64) -> io::Result<()> {
     // SAFETY: plain system call on an open descriptor.
-    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) } {
+    match unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, len as libc::off_t) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
             error if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {

@@ -163,3 +163,46 @@ fn a_full_disk_is_refused_drained_and_used_again() {
     std::fs::remove_file(dir.path().join("filler")).unwrap();
     env.new_publisher().unwrap().send("used again").unwrap();
 }
+
+/// LMDB writes its table of readers through a map, and so do we the bell: on a disk without room that
+/// is a SIGBUS, which ends the process. And half of a new file, once written, was refused for ever.
+#[test]
+fn a_disk_without_room_for_a_new_store_is_an_error_and_not_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "6m") else {
+        return println!("skipped: mounting a small disk needs to be root");
+    };
+    let (filler, path) = (dir.path().join("filler"), dir.path().join("queue"));
+    let mut made = [0; 2];
+    // Every amount of room at which something else may be the first that fails.
+    for free in (0..48).chain((1000..1200).step_by(4)) {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        let len = file.metadata().unwrap().len();
+        file.set_len(len.saturating_sub(free * 4096)).unwrap();
+        let make = || {
+            let options = persipubsub::Options {
+                map_size: Some(1 << 20),
+                ..Default::default()
+            };
+            let env = Environment::create(&path, options)?;
+            let setup = persipubsub::Setup::new(["sub"]);
+            env.new_control().initialize(&setup)?;
+            Ok(env)
+        };
+        let attempt = make().map(drop);
+        match attempt {
+            Ok(_) => made[1] += 1,
+            Err(Error::Full(Resource::Disk)) => made[0] += 1,
+            Err(other) => panic!("with {free} pages: {other}"),
+        }
+        drop(file);
+        std::fs::remove_file(&filler).unwrap();
+        let env = make().unwrap();
+        env.new_publisher().unwrap().send("works").unwrap();
+        assert_eq!(drain(&env, "sub"), ["works"]);
+        drop(env);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    assert!(made.iter().all(|count| *count > 3), "{made:?}");
+}

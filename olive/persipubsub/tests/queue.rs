@@ -494,3 +494,60 @@ fn handles_are_shared_among_threads() {
     sent::<persipubsub::Received>();
     sent::<persipubsub::Ticket>();
 }
+
+/// Whoever asks for many must not get all of a deep queue of large bodies into memory at once.
+#[test]
+fn a_batch_ends_when_its_bodies_are_many_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = open(dir.path(), 64 << 20);
+    env.new_control().initialize(&Setup::new(["sub"])).unwrap();
+    let large = vec![0; persipubsub::BATCH_BYTES as usize / 2 + 1];
+    let publisher = env.new_publisher().unwrap();
+    (0..3).for_each(|_| _ = publisher.send(large.clone()).unwrap());
+    let sub = env.new_subscriber("sub").unwrap();
+    let batches: Vec<_> = (0..2)
+        .map(|_| sub.receive_batch(100, NOW).unwrap())
+        .collect();
+    assert_eq!((batches[0].len(), batches[1].len()), (2, 1));
+    assert!(sub.receive(NOW).unwrap().is_none());
+}
+
+#[test]
+fn errors_name_what_they_are_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("file"), "{").unwrap();
+    let text = |error: Error| error.to_string();
+    let options = Options {
+        map_size: Some(1 << 20),
+        ..Options::default()
+    };
+    let created = |name: &str| {
+        let made = persipubsub::Environment::create(at(name), options);
+        text(made.unwrap_err())
+    };
+    assert!(created("file").contains("file: Not a directory"));
+    assert!(created("file/below").contains("file/below: Not a directory"));
+    let missing = persipubsub::Environment::open(at("none")).unwrap_err();
+    assert!(text(missing).contains("none: No such file"));
+    std::fs::create_dir_all(at("odd/locks")).unwrap();
+    assert!(created("odd").contains("odd/locks: Is a directory"));
+    std::fs::create_dir(at("alien")).unwrap();
+    std::fs::write(at("alien/data.mdb"), [7; 16384]).unwrap();
+    assert!(created("alien").contains("alien: data.mdb"));
+    let load = |name: &str| text(Deployment::load(at(name)).unwrap_err());
+    assert!(load("none.json").contains("none.json: No such file"));
+    assert!(load("file").contains("file: EOF"));
+    let none = Options {
+        max_readers: 0,
+        ..options
+    };
+    let refused = persipubsub::Environment::create(at("q"), none).unwrap_err();
+    assert!(text(refused).contains("max_readers"));
+    let env = store(&at("q"), &["a"]);
+    let target = env.new_control().compact_to(at("file")).unwrap_err();
+    assert!(text(target).contains("file: File exists"));
+    let sub = env.new_subscriber("a").unwrap();
+    env.new_control().remove_subscriber("a").unwrap();
+    assert!(text(sub.receive(NOW).unwrap_err()).contains("\"a\""));
+}

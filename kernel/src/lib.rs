@@ -55,6 +55,8 @@ mod kernel;
 mod model;
 pub mod net;
 mod outside;
+#[cfg(feature = "process")]
+pub mod process;
 mod ps;
 mod reactor;
 mod scope;

@@ -64,9 +64,17 @@ impl Pool {
         }
     }
 
-    /// How many results are being waited for.
+    /// How many ends of something outside are being waited for.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.get()
+    }
+
+    /// See [`ClockHold`].
+    pub(crate) fn hold_clock(&self) -> ClockHold {
+        self.in_flight.set(self.in_flight.get() + 1);
+        ClockHold {
+            in_flight: self.in_flight.clone(),
+        }
     }
 
     /// Queues a job; starts a thread if none is free and the bound allows it.
@@ -192,24 +200,35 @@ pub async fn run_in_thread<R: Send + 'static>(
     }
 }
 
+/// Keeps a manual clock where it is: something outside is under way that will end by itself.
+pub(crate) struct ClockHold {
+    in_flight: Rc<Cell<usize>>,
+}
+
+impl Drop for ClockHold {
+    fn drop(&mut self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+    }
+}
+
 /// A job handed to the pool; dropped early, it is taken back if it has not begun.
 struct Outstanding {
     core: Rc<Core>,
     id: u64,
+    _hold: ClockHold,
 }
 
 impl Outstanding {
     fn submit(job: Job) -> Outstanding {
         let core = Core::current();
-        core.pool.in_flight.set(core.pool.in_flight() + 1);
+        let _hold = core.pool.hold_clock();
         let id = core.pool.submit(job);
-        Outstanding { core, id }
+        Outstanding { core, id, _hold }
     }
 }
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.core.pool.in_flight.set(self.core.pool.in_flight() - 1);
         self.core.pool.revoke(self.id);
     }
 }

@@ -93,3 +93,46 @@ fn descriptors() {
         nothing,
     );
 }
+
+/// Each time the process must be dead and reaped, and its pidfd and pipes gone.
+#[cfg(feature = "process")]
+#[test]
+fn processes() {
+    use kernel::process::{Command, Pool};
+    use std::process::Stdio;
+    let shell = |script| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped());
+        command
+    };
+    cancel_everywhere(
+        move || async move { shell("read line").status().await },
+        nothing,
+    );
+    cancel_everywhere(
+        move || async move { shell("echo hello; sleep 0.01 & exit 1").output().await },
+        nothing,
+    );
+    cancel_everywhere(
+        move || async move {
+            let mut child = shell("sleep 1000").spawn()?;
+            child.terminate(SECOND).await
+        },
+        nothing,
+    );
+    cancel_everywhere(
+        move || async move {
+            let pool = Pool::new(1, move || shell("while read line; do echo $line; done"));
+            for _ in 0..2 {
+                let exchange = pool.call(async |worker| {
+                    worker.requests.write_all(b"hello\n").await?;
+                    worker.requests.flush().await?;
+                    worker.replies.read_line().await.map(drop)
+                });
+                exchange.await?;
+            }
+            pool.close(SECOND).await
+        },
+        nothing,
+    );
+}

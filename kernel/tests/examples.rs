@@ -9,6 +9,9 @@ mod crawler;
 mod echo;
 #[path = "../examples/happy_eyeballs.rs"]
 mod happy_eyeballs;
+#[path = "../examples/process_pool.rs"]
+#[cfg(feature = "process")]
+mod process_pool;
 #[path = "../examples/producer_consumer.rs"]
 mod producer_consumer;
 
@@ -153,6 +156,37 @@ fn happy_eyeballs_finds_the_address_where_somebody_listens() {
         let last = format!("connected to {address}");
         assert!(told.borrow().iter().any(|line| line.ends_with(&last)));
         io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}
+
+/// The example's worker is the example's own program. Here a shell that squares stands in.
+#[cfg(feature = "process")]
+#[test]
+fn the_process_pool_answers_and_gives_up_what_takes_too_long() {
+    use kernel::process::{Command, Pool};
+    let mut said = Vec::new();
+    process_pool::work(&b"10\nten\n20\n"[..], &mut said).unwrap();
+    let expected = "55\nnot a number: invalid digit found in string\n6765\n";
+    assert_eq!(String::from_utf8(said).unwrap(), expected);
+    kernel::run(async {
+        let pool = Pool::new(2, || {
+            let script = "while read n; do [ $n = 1000 ] && sleep 1000; echo $((n * n)); done";
+            let mut program = Command::new("sh");
+            program.args(["-c", script]);
+            program
+        });
+        let patience = Duration::from_secs(60);
+        for (n, answer) in process_pool::ask_all(&pool, (0..20).collect(), patience).await? {
+            assert_eq!(answer, (n * n).to_string());
+        }
+        let short = Duration::from_millis(20);
+        let given_up = process_pool::ask_all(&pool, vec![1000], short).await?;
+        assert_eq!(given_up[0].1, kernel::Error::TaskTimeout.to_string());
+        let again = process_pool::ask_all(&pool, vec![12], patience).await?;
+        assert_eq!(again[0].1, "144");
+        pool.close(patience).await
     })
     .unwrap()
     .unwrap();

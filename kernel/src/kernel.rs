@@ -31,6 +31,7 @@ use crate::{
     trap::Trap,
     wait::{NONE, WaitId, Waits},
     waker::Lent,
+    watch::{Observer, Wanted, Watch},
     workers::Pool,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) me: Weak<Core>,
     pub(crate) clock: Clock,
     pub(crate) cleanup_budget: Duration,
+    /// Those who look on, if anybody does.
+    pub(crate) watch: Option<Box<Watch>>,
 
     // The door: what the task now polled asks for. Usually one trap; more spill over.
     pub(crate) slot: Cell<Option<(WaitId, Trap)>>,
@@ -111,13 +114,13 @@ pub struct Kernel {
 }
 
 /// Makes a [`Kernel`] with settings of one's own.
-#[derive(Debug)]
 pub struct Builder {
     clock: Clock,
     cleanup_budget: Duration,
     max_threads: usize,
     thread_stack: Option<usize>,
     shuffle: Option<u64>,
+    watch: Wanted,
 }
 
 impl Builder {
@@ -154,6 +157,29 @@ impl Builder {
         self
     }
 
+    /// Has this observer told of every event in the life of every task. Default: nobody is told,
+    /// and an event costs one branch.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Builder {
+        self.watch.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Keeps an account of each task, shown by [`ps`](crate::ps): age, steps, time and CPU time
+    /// spent in them. Default: off, for it reads the clock and the CPU time twice a step, and
+    /// takes 64 bytes a task.
+    pub fn accounts(mut self) -> Builder {
+        self.watch.accounts = true;
+        self
+    }
+
+    /// Logs a warning, with the task's name and where it was spawned, when one step of a task
+    /// runs longer than this: nothing else on this kernel could run meanwhile. Default: off, for
+    /// it reads the clock twice a step. 100 milliseconds is a good bound to begin with.
+    pub fn slow_step(mut self, bound: Duration) -> Builder {
+        self.watch.slow_step = Some(bound);
+        self
+    }
+
     /// Makes the kernel.
     ///
     /// # Errors
@@ -176,6 +202,7 @@ impl Kernel {
             max_threads: 64,
             thread_stack: None,
             shuffle: None,
+            watch: Wanted::default(),
         }
     }
 
@@ -195,6 +222,16 @@ impl Kernel {
         }
         core.close_down();
         core.finish_run(main)
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("cleanup_budget", &self.cleanup_budget)
+            .field("max_threads", &self.max_threads)
+            .field("shuffle", &self.shuffle)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,6 +300,7 @@ impl Core {
             me,
             clock: builder.clock,
             cleanup_budget: builder.cleanup_budget,
+            watch: Watch::new(builder.watch),
             slot: Cell::new(None),
             door_used: Cell::new(false),
             spill: Held::default(),

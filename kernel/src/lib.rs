@@ -72,6 +72,7 @@ mod trap;
 mod turn;
 mod wait;
 mod waker;
+mod watch;
 mod with;
 mod workers;
 
@@ -83,11 +84,12 @@ pub use group::{GroupError, TaskGroup};
 pub use inbox::{InboxReceiver, InboxSender, inbox};
 pub use kernel::{Builder, Kernel, run};
 pub use outside::{Handle, handle};
-pub use ps::{Stats, TaskInfo, ps, stats};
+pub use ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats};
 pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{
     foreign, ignore_after, now, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
 };
 pub use trap::{Ask, Registered, Trap, Yield, ask};
 pub use wait::WaitQueue;
+pub use watch::{Observed, Observer, TaskAccount};
 pub use workers::run_in_thread;

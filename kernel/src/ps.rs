@@ -1,12 +1,14 @@
 //! Looking at a running kernel: counts, and a listing of tasks.
 
-use std::panic::Location;
+use std::{fmt, panic::Location};
 
 use crate::{
     cell::Task,
     kernel::Core,
+    reactor::Source,
     task::{Cancellation, TaskId},
-    wait::Undo,
+    wait::{Undo, WaitId},
+    watch::{Observed, TaskAccount},
 };
 
 /// How much a kernel holds at a moment; see [`stats`].
@@ -54,44 +56,163 @@ pub struct TaskInfo {
     pub parent: Option<TaskId>,
     /// Where it was spawned.
     pub spawned_at: &'static Location<'static>,
-    /// The traps it waits in; none for a task that is ready, running, or in foreign code.
-    pub waits: Vec<&'static str>,
-    /// True if it will run as soon as its turn comes.
-    pub ready: bool,
+    /// What it does now.
+    pub state: TaskState,
+    /// The traps it waits in, oldest first; several if it waits in a `join!` or `select!`.
+    pub waits: Vec<TaskWait>,
     /// True once it was cancelled.
     pub cancelled: bool,
+    /// What it has used, on a kernel with [`Builder::accounts`](crate::Builder::accounts).
+    pub account: Option<TaskAccount>,
 }
 
-/// Lists the tasks of the running kernel.
+/// What a task does at the moment it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// It is the one that runs, and that asked for the listing.
+    Running,
+    /// It will run as soon as its turn comes.
+    Ready,
+    /// It waits in the traps that are listed.
+    Waiting,
+    /// It waits in a future that is not the kernel's, for its `Waker` to be called.
+    Foreign,
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            TaskState::Running => "running",
+            TaskState::Ready => "ready",
+            TaskState::Waiting => "waiting",
+            TaskState::Foreign => "foreign",
+        })
+    }
+}
+
+/// A trap in which a task waits. Its `Display` reads `Join(#4)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskWait {
+    /// The trap.
+    pub trap: &'static str,
+    /// What for: the time left, the kind of primitive, the task, the number of the source or bell.
+    pub argument: String,
+}
+
+impl fmt::Display for TaskWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.trap, self.argument)
+    }
+}
+
+/// `#7 waiting Sleep(1.5s) name, spawned at src/main.rs:10:5`, and what more there is to say.
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<6} {:<8}", self.id.to_string(), self.state)?;
+        for wait in &self.waits {
+            write!(f, "{wait} ")?;
+        }
+        match self.name.as_str() {
+            "" => f.write_str("(no name)")?,
+            name => f.write_str(name)?,
+        }
+        write!(f, ", spawned at {}", self.spawned_at)?;
+        if let Some(parent) = self.parent {
+            write!(f, " by {parent}")?;
+        }
+        if self.cancelled {
+            f.write_str(", cancelled")?;
+        }
+        if let Some(account) = self.account {
+            write!(
+                f,
+                ", age {:.1?}, {} polls, busy {:.1?}, cpu {:.1?}",
+                account.age, account.polls, account.busy, account.cpu
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Lists the tasks of the running kernel, in the order of their places in its table.
 ///
 /// # Panics
 /// Outside a running kernel.
+///
+/// # Examples
+/// ```
+/// kernel::run(async {
+///     let lazy = kernel::spawn(kernel::sleep(std::time::Duration::from_secs(60))).name("lazy");
+///     kernel::yield_now().await.unwrap();
+///     let all = kernel::ps();
+///     let line = all.iter().find(|task| task.id == lazy.id()).unwrap();
+///     assert_eq!((line.name.as_str(), line.waits[0].trap), ("lazy", "Sleep"));
+///     println!("{line}");
+///     lazy.cancel().await.unwrap();
+/// }).unwrap();
+/// ```
 pub fn ps() -> Vec<TaskInfo> {
     Core::current_ref(|core| {
         core.read_door();
-        let line = |task: &Task| TaskInfo {
-            id: task.record.id,
-            name: task.record.name(),
-            parent: task.record.parent,
-            spawned_at: task.record.site,
-            waits: traps_of(core, task),
-            ready: task.queued.get(),
-            cancelled: task.cancellation.get() != Cancellation::None,
-        };
-        core.tasks.borrow().iter().map(line).collect()
+        core.tasks
+            .borrow()
+            .iter()
+            .map(|task| info(core, task))
+            .collect()
     })
 }
 
-fn traps_of(core: &Core, task: &Task) -> Vec<&'static str> {
+fn info(core: &Core, task: &Task) -> TaskInfo {
+    let observed = Observed::new(task);
+    let waits = waits_of(core, task);
+    TaskInfo {
+        id: observed.id(),
+        name: observed.name(),
+        parent: observed.parent(),
+        spawned_at: observed.spawned_at(),
+        state: match () {
+            () if core.current_id() == Some(observed.id()) => TaskState::Running,
+            () if task.queued.get() => TaskState::Ready,
+            () if waits.is_empty() => TaskState::Foreign,
+            () => TaskState::Waiting,
+        },
+        waits,
+        cancelled: task.cancellation.get() != Cancellation::None,
+        account: core
+            .watch
+            .as_ref()
+            .and_then(|watch| watch.account(task, core.clock.now())),
+    }
+}
+
+fn waits_of(core: &Core, task: &Task) -> Vec<TaskWait> {
     let waits = core.waits.borrow();
-    let trap = |wait| match &waits.get(wait).undo {
-        Undo::Requested | Undo::Answered(_) => "(about to wait)",
-        Undo::Timer(_) => "Sleep",
-        Undo::Reader(_) => "Readable",
-        Undo::Writer(_) => "Writable",
-        Undo::Queue(queue) => queue.what(),
-        Undo::Joiner(_) => "Join",
-        Undo::Bell(_) => "Bell",
+    let ids: Vec<WaitId> = waits.of(task).collect();
+    ids.into_iter()
+        .rev()
+        .map(|wait| describe(core, &waits.get(wait).undo))
+        .collect()
+}
+
+fn describe(core: &Core, undo: &Undo) -> TaskWait {
+    let (trap, argument) = match undo {
+        Undo::Requested | Undo::Answered(_) => ("About", "to wait".to_owned()),
+        Undo::Timer(timer) => {
+            let deadline = core.timers.borrow().deadline(*timer);
+            let left = deadline.saturating_duration_since(core.clock.now());
+            ("Sleep", format!("{left:.1?}"))
+        }
+        Undo::Reader(source) => ("Readable", name_of(source)),
+        Undo::Writer(source) => ("Writable", name_of(source)),
+        Undo::Queue(queue) => ("Wait", queue.what().to_owned()),
+        Undo::Joiner(task) => ("Join", Observed::new(task).id().to_string()),
+        Undo::Bell(bell) => ("Bell", bell.to_string()),
     };
-    waits.of(task).map(trap).collect()
+    TaskWait { trap, argument }
+}
+
+fn name_of(source: &Source) -> String {
+    format!("source {}", source.token & 0xffff_ffff)
 }

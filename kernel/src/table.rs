@@ -128,6 +128,9 @@ impl Core {
         }
         self.tasks.borrow_mut().put(task.clone());
         self.make_ready(task.clone());
+        if let Some(watch) = &self.watch {
+            watch.created(task, self.clock.now());
+        }
         joint
     }
 
@@ -167,6 +170,9 @@ impl Core {
             self.answer(joiner, Ok(()));
         }
         drop(removed);
+        if let Some(watch) = &self.watch {
+            watch.terminated(task);
+        }
     }
 
     /// Drops the futures of tasks that were cancelled hard.
@@ -176,7 +182,13 @@ impl Core {
                 return;
             };
             if task.is_parked() && !task.record.is_shielded() {
+                if let Some(watch) = &self.watch {
+                    watch.enter(&task);
+                }
                 self.finish(&task, JoinError::Cancelled);
+                if let Some(watch) = &self.watch {
+                    watch.leave(&task);
+                }
             }
         }
     }

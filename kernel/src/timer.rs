@@ -80,6 +80,11 @@ impl<P: Copy> Timers<P> {
         TimerKey(key)
     }
 
+    /// When it passes.
+    pub(crate) fn deadline(&self, key: TimerKey) -> Instant {
+        self.base + Duration::from_nanos(self.entries[key.0 as usize].deadline_ns)
+    }
+
     /// Takes an armed deadline out again.
     pub(crate) fn cancel(&mut self, key: TimerKey) {
         self.unlink(key.0);

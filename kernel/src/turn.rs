@@ -74,6 +74,9 @@ impl Core {
                 resume_unwind(payload); // not in a task: a waker's, or the kernel's own
             };
             self.end_step();
+            if let Some(watch) = &self.watch {
+                watch.leave(&task);
+            }
             self.finish(&task, JoinError::Panicked(payload));
         }
     }
@@ -115,6 +118,9 @@ impl Core {
             .task
             .store(task.record.id.to_bits(), Ordering::Relaxed);
         drop(self.current.replace(Some(task.clone())));
+        if let Some(watch) = &self.watch {
+            watch.running(&task);
+        }
         let lent = self.lent.waker();
         let kept = task.record.rare().and_then(|rare| rare.waker.get());
         let waker: &Waker = kept.unwrap_or(&lent);
@@ -122,6 +128,12 @@ impl Core {
         let polled = task.poll(&mut Context::from_waker(waker));
         drop(self.current.take());
         self.end_step();
+        if let Some(watch) = &self.watch {
+            watch.leave(&task);
+            if polled.is_pending() {
+                watch.suspended(&task);
+            }
+        }
         if polled.is_ready() {
             self.retire(&task);
         }

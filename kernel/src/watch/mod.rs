@@ -1,0 +1,122 @@
+//! What is kept for those who look on: observers, accounts, slow steps, the monitor's board.
+//!
+//! None of it exists unless the [`Builder`](crate::Builder) was asked for it; then the loop pays
+//! one branch for each of the four events of a task's life, and nothing per task.
+
+mod account;
+mod observer;
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+pub use account::TaskAccount;
+pub use observer::{Observed, Observer};
+
+use self::account::{Ledger, thread_cpu};
+use crate::{cell::Task, held::Held};
+
+/// What the builder was asked for.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) accounts: bool,
+    pub(crate) slow_step: Option<Duration>,
+}
+
+/// Looks on at one kernel.
+pub(crate) struct Watch {
+    observer: Option<Box<dyn Observer>>,
+    ledger: Option<Held<Ledger>>,
+    slow_step: Option<Duration>,
+    /// When the step now running began, and the thread's CPU time then.
+    began: Cell<Option<(Instant, Duration)>>,
+}
+
+impl Watch {
+    /// `None` if nothing was asked for.
+    pub(crate) fn new(wanted: Wanted) -> Option<Box<Watch>> {
+        let any = wanted.observer.is_some() || wanted.accounts || wanted.slow_step.is_some();
+        any.then(|| {
+            Box::new(Watch {
+                observer: wanted.observer,
+                ledger: wanted.accounts.then(Held::default),
+                slow_step: wanted.slow_step,
+                began: Cell::new(None),
+            })
+        })
+    }
+
+    /// A task has come into being. `now` is the kernel's time, which may be a manual clock's.
+    pub(crate) fn created(&self, task: &Task, now: Instant) {
+        if let Some(ledger) = &self.ledger {
+            ledger.borrow_mut().open(task.record.id, now);
+        }
+        if let Some(observer) = &self.observer {
+            observer.created(&Observed::new(task));
+        }
+    }
+
+    /// Its next step begins.
+    pub(crate) fn running(&self, task: &Task) {
+        if let Some(observer) = &self.observer {
+            observer.running(&Observed::new(task));
+        }
+        self.enter(task);
+    }
+
+    /// Its step is over; it has not ended.
+    pub(crate) fn suspended(&self, task: &Task) {
+        if let Some(observer) = &self.observer {
+            observer.suspended(&Observed::new(task));
+        }
+    }
+
+    /// It has ended, one way or another.
+    pub(crate) fn terminated(&self, task: &Task) {
+        if let Some(ledger) = &self.ledger {
+            ledger.borrow_mut().close(task.record.id);
+        }
+        if let Some(observer) = &self.observer {
+            observer.terminated(&Observed::new(task));
+        }
+    }
+
+    /// Code of this task begins to run: a step, or the drop of its future.
+    pub(crate) fn enter(&self, _task: &Task) {
+        if self.ledger.is_some() || self.slow_step.is_some() {
+            let cpu = self.ledger.as_ref().map(|_| thread_cpu());
+            self.began
+                .set(Some((Instant::now(), cpu.unwrap_or_default())));
+        }
+    }
+
+    /// The end of what `enter` began.
+    pub(crate) fn leave(&self, task: &Task) {
+        let Some((began, cpu)) = self.began.take() else {
+            return;
+        };
+        let took = began.elapsed();
+        if let Some(ledger) = &self.ledger {
+            let cpu = thread_cpu().saturating_sub(cpu);
+            ledger.borrow_mut().charge(task.record.id, took, cpu);
+        }
+        if self.slow_step.is_some_and(|bound| took > bound) {
+            self.report(task, took);
+        }
+    }
+
+    fn report(&self, task: &Task, took: Duration) {
+        let observed = Observed::new(task);
+        log::warn!("kernel: {observed} ran for {took:?} without a pause; nothing else could");
+        if let Some(observer) = &self.observer {
+            observer.slow_step(&observed, took);
+        }
+    }
+
+    pub(crate) fn account(&self, task: &Task, now: Instant) -> Option<TaskAccount> {
+        let ledger = self.ledger.as_ref()?.borrow();
+        ledger.account(task.record.id, now)
+    }
+}

@@ -322,3 +322,35 @@ fn half_close_of_a_socket_leaves_the_other_way_open() {
     .unwrap()
     .unwrap();
 }
+
+/// What is read goes behind what the vectors hold, into room that was never written before; neither grows.
+#[test]
+fn reading_into_the_room_of_two_vectors() {
+    kernel::run(async {
+        let (a, b) = tcp_pair().await.unwrap();
+        let read = async |mut parts: [(&mut Vec<u8>, usize); 2]| loop {
+            match b.try_read_spare(parts.each_mut().map(|(vec, most)| (&mut **vec, *most))) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => b.readable().await.unwrap(),
+                result => return result.unwrap(),
+            }
+        };
+        let (mut first, mut second) = (Vec::with_capacity(100), Vec::with_capacity(8));
+        first.extend_from_slice(b"1:");
+        a.write_all(b"abcdefghijk").await.unwrap();
+        assert_eq!(read([(&mut first, 4), (&mut second, 5)]).await, 9);
+        assert_eq!((&first[..], &second[..]), (&b"1:abcd"[..], &b"efghi"[..]));
+        let room = second.capacity() - second.len();
+        assert_eq!(read([(&mut second, 1), (&mut first, 0)]).await, 1);
+        a.write_all(&[b'x'; 200]).await.unwrap();
+        drop(a);
+        let mut count = 1;
+        while read([(&mut second, usize::MAX), (&mut first, 30)]).await > 0 {
+            count += 1;
+            first.truncate(6);
+            second.truncate(6);
+        }
+        assert!(count > 200 / (room + 30));
+        assert_eq!((first, second), (b"1:abcd".to_vec(), b"efghij".to_vec()));
+    })
+    .unwrap();
+}

@@ -1,8 +1,9 @@
 //! The kernel tasks of one connection: a reader, a writer, a timekeeper, and one that gives dropped deliveries back.
 //!
 //! The writer runs after whatever was ready before it, so all that was said in a turn of the loop leaves in one
-//! write. The reader lets the others run after each read, so that acks and confirms leave before more is read.
+//! write. The reader lets the others run after at most 256 KiB, so that acks and confirms leave before more is read.
 
+use super::inbox::Inbox;
 use super::transport::Transport;
 use super::wait;
 use crate::core::Core;
@@ -23,9 +24,6 @@ struct Link {
 
 /// How long the last bytes (a Close, usually) may take to leave.
 const LAST_WRITE: Duration = Duration::from_secs(2);
-
-/// Bytes asked for by one read; grows to the size of a frame that does not fit.
-const READ_SIZE: usize = 128 * 1024;
 
 /// Starts the tasks. They end when the core is closed.
 pub(super) fn start(core: Rc<Core>, stream: Transport) {
@@ -63,34 +61,23 @@ impl Drop for EndsWith {
 async fn read(link: Rc<Link>) {
     let core = Rc::clone(&link.core);
     let _end = EndsWith(Rc::clone(&core));
-    let mut buffer = vec![0; READ_SIZE];
-    let mut filled = 0;
+    let mut inbox = Inbox::new();
     while !core.is_closed() {
         if core.is_over_full() && wait(|waker| core.poll_read_room(waker)).await.is_err() {
             break;
         }
-        match link.stream.read(&mut buffer[filled..]).await {
-            Ok(0) => {
+        match inbox.read(&core, &link.stream).await {
+            Ok(false) => {
                 let text = "the server hung up without a word".to_owned();
                 core.transport_ended(Error::Lost {
                     kind: io::ErrorKind::UnexpectedEof,
                     text,
                 });
             }
-            Ok(count) => {
-                filled += count;
+            Ok(true) => {
                 link.beat.borrow_mut().read(kernel::now());
-                let taken = core.receive(&buffer[..filled]);
-                buffer.copy_within(taken..filled, 0);
-                filled -= taken;
-                if filled == buffer.len() {
-                    // One frame is larger than the buffer; parse_frame has checked it against frame_max.
-                    let larger = (buffer.len() * 2)
-                        .min(core.frame_max() as usize)
-                        .max(buffer.len() + 1);
-                    buffer.resize(larger, 0);
-                }
-                if kernel::yield_now().await.is_err() {
+                inbox.deliver(&core);
+                if inbox.pause().await.is_err() {
                     break;
                 }
             }

@@ -28,6 +28,7 @@ mod channel;
 mod connection;
 mod consumer;
 mod delivery;
+mod inbox;
 mod io;
 mod publish;
 mod session;

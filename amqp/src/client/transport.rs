@@ -40,6 +40,11 @@ impl Transport {
         Ok(Transport { stream, tls })
     }
 
+    /// The socket, where nothing stands between it and the protocol.
+    pub(super) fn as_tcp(&self) -> Option<&TcpStream> {
+        self.tls.is_none().then_some(&self.stream)
+    }
+
     /// Reads some bytes; 0: the server has hung up.
     pub(super) async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &self.tls else {

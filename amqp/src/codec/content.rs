@@ -75,7 +75,7 @@ impl std::error::Error for ContentError {}
 enum State<M> {
     Idle,
     Method(M),
-    Body { content: Content<M>, missing: u64 },
+    Body { content: Content<M>, size: u64 },
 }
 
 /// Collects the contents of one channel; `M` is the method that starts one.
@@ -143,10 +143,7 @@ impl<M> Assembler<M> {
         if size == 0 {
             return Ok(Some(content));
         }
-        self.state = State::Body {
-            content,
-            missing: size,
-        };
+        self.state = State::Body { content, size };
         Ok(None)
     }
 
@@ -156,18 +153,35 @@ impl<M> Assembler<M> {
     /// [`ContentError::UnexpectedBody`] or [`ContentError::BodyTooLong`].
     #[inline]
     pub fn body(&mut self, piece: &[u8]) -> Result<Option<Content<M>>, ContentError> {
-        let State::Body { content, missing } = &mut self.state else {
+        self.expect(piece.len() as u64)?.extend_from_slice(piece);
+        Ok(self.finish())
+    }
+
+    /// A piece of body of `len` bytes is about to come. Gives the body as far as it is there, to be appended to; the
+    /// frames' end has to be seen before [`Assembler::finish`].
+    ///
+    /// # Errors
+    /// As [`Assembler::body`].
+    #[inline]
+    pub fn expect(&mut self, len: u64) -> Result<&mut Vec<u8>, ContentError> {
+        let State::Body { content, size } = &mut self.state else {
             return Err(ContentError::UnexpectedBody);
         };
-        *missing = missing
-            .checked_sub(piece.len() as u64)
-            .ok_or(ContentError::BodyTooLong)?;
-        content.body.extend_from_slice(piece);
-        if *missing > 0 {
-            return Ok(None);
+        if len > *size - content.body.len() as u64 {
+            return Err(ContentError::BodyTooLong);
+        }
+        Ok(&mut content.body)
+    }
+
+    /// The content, if all of its body is there.
+    #[inline]
+    pub fn finish(&mut self) -> Option<Content<M>> {
+        if !matches!(&self.state, State::Body { content, size } if content.body.len() as u64 == *size)
+        {
+            return None;
         }
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Body { content, .. } => Ok(Some(content)),
+            State::Body { content, .. } => Some(content),
             _ => unreachable!("the state was Body a moment ago"),
         }
     }

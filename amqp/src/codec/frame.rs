@@ -14,7 +14,10 @@ pub(super) const METHOD: u8 = 1;
 pub(super) const HEADER: u8 = 2;
 pub(super) const BODY: u8 = 3;
 pub(super) const HEARTBEAT: u8 = 8;
-pub(super) const FRAME_END: u8 = 0xCE;
+pub(crate) const FRAME_END: u8 = 0xCE;
+
+/// Bytes before a frame's payload: type, channel, size.
+pub(crate) const FRAME_HEAD: usize = 7;
 
 /// One frame, borrowed from the read buffer.
 #[derive(Debug, Clone, PartialEq)]
@@ -250,7 +253,7 @@ pub fn parse_frame(bytes: &[u8], frame_max: u32) -> Result<Option<(Frame<'_>, us
     if !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT) {
         return Err(FrameError::UnknownType(kind));
     }
-    let Some((head, _)) = bytes.split_first_chunk::<7>() else {
+    let Some((head, _)) = bytes.split_first_chunk::<FRAME_HEAD>() else {
         return Ok(None);
     };
     let channel = u16::from_be_bytes([head[1], head[2]]);
@@ -278,6 +281,16 @@ pub fn parse_frame(bytes: &[u8], frame_max: u32) -> Result<Option<(Frame<'_>, us
         _ => return Err(FrameError::BadHeartbeat),
     };
     Ok(Some((frame, total)))
+}
+
+/// The channel and the payload's length of the body frame that starts `bytes`, if its header is there: so much can be
+/// told before [`parse_frame`] has all of it, and has to have been asked first.
+#[inline]
+pub(crate) fn begun_body(bytes: &[u8]) -> Option<(u16, u32)> {
+    let (head, _) = bytes.split_first_chunk::<FRAME_HEAD>()?;
+    let channel = u16::from_be_bytes([head[1], head[2]]);
+    let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
+    (head[0] == BODY).then_some((channel, size))
 }
 
 /// Parses the payload of a method frame.

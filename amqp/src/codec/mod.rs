@@ -30,6 +30,7 @@ pub use frame::{
     Ack, Deliver, Frame, FrameError, GetOk, Greeting, Header, Method, Nack, Publish, Reject,
     parse_frame, parse_greeting, parse_method,
 };
+pub(crate) use frame::{FRAME_END, FRAME_HEAD, begun_body};
 pub use properties::{Fields, RawProperties};
 pub use scan::{MAX_TABLE_DEPTH, MAX_TABLE_VALUES};
 pub(crate) use wire::put_short;

@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::channel::Channel;
 use super::handshake::{Handshake, Negotiated, close_reason};
+use super::piece::Piece;
 use super::wakers::Wakers;
 use crate::codec::{Frame, FrameError, Method, WriteBuffer, encode, parse_frame};
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     negotiated: OnceCell<Negotiated>,
     frame_max: Cell<u32>,
     out: RefCell<WriteBuffer>,
+    /// The body frame of which only a part has come.
+    pub(super) piece: Cell<Option<Piece>>,
     /// By channel id; 0 stays empty.
     channels: RefCell<Vec<Option<Rc<Channel>>>>,
     /// Channels with acks that wait to be told.
@@ -64,6 +67,7 @@ impl Core {
             phase: RefCell::new(Phase::Handshake(Some(handshake))),
             negotiated: OnceCell::new(),
             out: RefCell::new(out),
+            piece: Cell::new(None),
             channels: RefCell::default(),
             acking: RefCell::default(),
             dropped: RefCell::default(),
@@ -216,21 +220,31 @@ impl Core {
 
     /// Takes the frames at the start of `bytes` and returns how many bytes they were. Call it again with the rest
     /// and more. Whether the connection survived is seen by [`Core::is_closed`].
+    ///
+    /// Of a body frame, which may be large, the part that is there is taken.
     pub(crate) fn receive(&self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        while !self.is_closed() {
-            match parse_frame(&bytes[at..], self.frame_max.get()) {
-                Ok(Some((frame, len))) => {
-                    at += len;
-                    if let Err(error) = self.on_frame(frame) {
-                        self.give_up(error);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => self.give_up(self.frame_error(error, &bytes[at..])),
+        while !self.is_closed() && at < bytes.len() {
+            match self.receive_one(&bytes[at..]) {
+                Ok(0) => break,
+                Ok(len) => at += len,
+                Err(error) => self.give_up(error),
             }
         }
         at
+    }
+
+    /// A frame, or a part of one; 0: it takes more bytes.
+    #[inline]
+    fn receive_one(&self, bytes: &[u8]) -> Result<usize, Error> {
+        if let Some(piece) = self.piece.get() {
+            return self.receive_piece(piece, bytes);
+        }
+        match parse_frame(bytes, self.frame_max.get()) {
+            Ok(Some((frame, len))) => self.on_frame(frame).map(|()| len),
+            Ok(None) => self.begin_piece(bytes),
+            Err(error) => Err(self.frame_error(error, bytes)),
+        }
     }
 
     fn frame_error(&self, error: FrameError, bytes: &[u8]) -> Error {
@@ -277,7 +291,7 @@ impl Core {
 
     /// The channel a frame is for. `None`: it does not matter any more, for our Close is out.
     #[inline]
-    fn content_channel(&self, id: u16) -> Result<Option<Rc<Channel>>, Error> {
+    pub(super) fn content_channel(&self, id: u16) -> Result<Option<Rc<Channel>>, Error> {
         if !matches!(*self.phase.borrow(), Phase::Open) {
             return match &*self.phase.borrow() {
                 Phase::Handshake(_) => Err(Error::protocol(

@@ -205,6 +205,36 @@ impl Channel {
         }
     }
 
+    /// A body frame with so much payload begins; its parts come by [`Channel::on_body_part`] or
+    /// [`Channel::with_body`].
+    pub(super) fn on_body_begin(&self, size: u32) -> Result<(), Error> {
+        let state = &mut *self.state.borrow_mut();
+        if let Status::Closing(_) = state.status {
+            return Ok(());
+        }
+        let begun = state.content.expect(u64::from(size));
+        begun.map(drop).map_err(content_error)
+    }
+
+    /// Appends to the body under way; the channel may have been closed meanwhile, and then there is none.
+    pub(super) fn on_body_part(&self, part: &[u8]) {
+        self.with_body(|body| body.extend_from_slice(part));
+    }
+
+    pub(super) fn with_body<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> Option<T> {
+        let state = &mut *self.state.borrow_mut();
+        state.content.expect(0).ok().map(append)
+    }
+
+    /// The frame begun has ended.
+    pub(super) fn on_body_end(self: &Rc<Self>) -> Result<(), Error> {
+        let state = &mut *self.state.borrow_mut();
+        match state.content.finish() {
+            Some(content) => self.on_content(state, content),
+            None => Ok(()),
+        }
+    }
+
     #[inline]
     fn on_content(&self, state: &mut State, content: Content<Carrier>) -> Result<(), Error> {
         let Content {

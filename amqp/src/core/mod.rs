@@ -16,6 +16,7 @@ mod inbound;
 pub(crate) mod ledger;
 mod message;
 pub(crate) mod ops;
+mod piece;
 mod request;
 mod topology;
 mod wakers;

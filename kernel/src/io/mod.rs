@@ -15,6 +15,7 @@
 mod copy;
 mod reader;
 mod registered;
+mod spare;
 mod split;
 mod stream;
 mod writer;

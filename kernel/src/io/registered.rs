@@ -143,6 +143,11 @@ impl<S> Io<S> {
         }
     }
 
+    /// A byte stream moved less than asked: the direction has to be waited for.
+    pub(crate) fn drained(&self, direction: usize) {
+        self.registration.source.clear_after_short(direction);
+    }
+
     /// Repeats an operation until it does not say `WouldBlock`.
     pub(crate) async fn until_done<T>(
         &self,
@@ -166,7 +171,7 @@ where
     fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read(buf))?;
         if n > 0 && n < buf.len() {
-            self.registration.source.clear_after_short(READ);
+            self.drained(READ);
         }
         Ok(n)
     }
@@ -174,7 +179,7 @@ where
     fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read_vectored(bufs))?;
         if n > 0 && n < bufs.iter().map(|b| b.len()).sum() {
-            self.registration.source.clear_after_short(READ);
+            self.drained(READ);
         }
         Ok(n)
     }
@@ -191,7 +196,7 @@ where
     fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         let n = self.attempt(WRITE, |mut s| s.write(buf))?;
         if n < buf.len() {
-            self.registration.source.clear_after_short(WRITE);
+            self.drained(WRITE);
         }
         Ok(n)
     }
@@ -199,7 +204,7 @@ where
     fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let n = self.attempt(WRITE, |mut s| s.write_vectored(bufs))?;
         if n < bufs.iter().map(|b| b.len()).sum() {
-            self.registration.source.clear_after_short(WRITE);
+            self.drained(WRITE);
         }
         Ok(n)
     }

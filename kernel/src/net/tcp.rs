@@ -131,6 +131,16 @@ impl TcpStream {
     byte_stream_methods!();
     readiness_methods!();
 
+    /// As [`try_read`](Self::try_read), appending to two vectors: to the first at most as many bytes as stand beside it,
+    /// and to the second what there is beyond. Both keep what they hold and are never made larger; their unused room
+    /// need not be cleared first.
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read). Without any room the answer is 0, as at the end of the stream.
+    pub fn try_read_spare(&self, parts: [(&mut Vec<u8>, usize); 2]) -> io::Result<usize> {
+        self.io.try_read_spare(parts)
+    }
+
     /// Closes one or both directions. After `Shutdown::Write` the peer reads the end of the
     /// stream and can still answer.
     ///

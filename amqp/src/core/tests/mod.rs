@@ -3,6 +3,7 @@
 mod bounds;
 mod delivery;
 mod ends;
+mod pieces;
 mod refusals;
 
 use super::*;
@@ -174,6 +175,10 @@ impl Script {
     }
 
     pub(super) fn deliver(&mut self, tag: u64, body: &[u8]) {
+        self.deliver_in_frames_of(4096, tag, body);
+    }
+
+    pub(super) fn deliver_in_frames_of(&mut self, frame_max: u32, tag: u64, body: &[u8]) {
         let deliver = Deliver {
             consumer_tag: "t",
             delivery_tag: tag,
@@ -182,7 +187,7 @@ impl Script {
             routing_key: "k",
         };
         encode::deliver(&mut self.bytes, 1, &deliver);
-        encode::content(&mut self.bytes, 1, &[0, 0], body, 4096);
+        encode::content(&mut self.bytes, 1, &[0, 0], body, frame_max);
     }
 
     /// Feeds what is written and expects the core to give up with this code, said in a Close.

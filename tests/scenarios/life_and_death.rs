@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::fs;
+use std::time::Duration;
 use support::{Broker, Folder, Site, eventually, on_both_brokers};
 
 on_both_brokers! {
@@ -193,4 +194,48 @@ fn sigterm_gives_back_what_waits_at_once(broker: &Broker) {
     folder.wait_for_lines("later", 10);
     second.drain();
     site.assert_settled();
+}
+
+/// Jobs that wait behind a long one for five minutes go to another worker, and the prefetch is lowered, so that no more
+/// are held back after them.
+fn jobs_that_wait_for_too_long_are_given_back(broker: &Broker) {
+    let (site, folder) = (Site::new(broker), Folder::new());
+    let alone = || {
+        site.worker()
+            .python("myapp.tasks")
+            .arg("--workers")
+            .arg("1")
+    };
+    let busy = alone().start();
+    let gate = folder.text("gate");
+    let stay = json!([folder.text("pids"), gate]);
+    let long = site.send("myapp.tasks.stay_until", stay);
+    folder.wait_for_lines("pids", 1);
+    let waiting = [(); 5].map(|()| site.send("olive.tasks.do_nothing", json!([])));
+    eventually("the busy worker to hold all", || {
+        (site.ready() == 0).then_some(())
+    });
+    let idle = alone().start();
+    busy.wait_for_within(Duration::from_secs(400), &["given back"]);
+    busy.wait_for(&["prefetch is 2"]);
+    let mut answered = waiting.clone().map(|_| site.next_reply().correlation_id);
+    answered.sort();
+    assert_eq!(answered, waiting);
+    folder.write("gate", "");
+    assert_eq!(site.next_reply().correlation_id, long);
+    busy.drain();
+    idle.drain();
+    site.assert_settled();
+}
+
+#[test]
+#[ignore = "takes minutes: run tests/run --long"]
+fn long_jobs_that_wait_on_rabbitmq() {
+    jobs_that_wait_for_too_long_are_given_back(&Broker::rabbitmq());
+}
+
+#[test]
+#[ignore = "takes minutes: run tests/run --long"]
+fn long_jobs_that_wait_on_the_embedded_broker() {
+    jobs_that_wait_for_too_long_are_given_back(&Broker::embedded());
 }

@@ -117,12 +117,24 @@ impl Program {
         self.wait_for_nth(1, words)
     }
 
+    /// As [`wait_for`](Self::wait_for), for what takes longer than [`PATIENCE`].
+    ///
+    /// # Panics
+    /// As `wait_for`, with a limit of its own.
+    pub fn wait_for_within(&self, limit: Duration, words: &[&str]) -> String {
+        self.find(limit, 1, words)
+    }
+
     /// Waits for the `n`-th line (from 1) that contains all of `words`.
     ///
     /// # Panics
     /// As [`wait_for`](Self::wait_for).
     pub fn wait_for_nth(&self, n: usize, words: &[&str]) -> String {
-        let found = self.wait_until(PATIENCE, |state| {
+        self.find(PATIENCE, n, words)
+    }
+
+    fn find(&self, limit: Duration, n: usize, words: &[&str]) -> String {
+        let found = self.wait_until(limit, |state| {
             let mut matching = state
                 .lines
                 .iter()

@@ -11,9 +11,8 @@ mod support;
 mod worker;
 
 use amqp::ConnectOptions;
-use std::net::ToSocketAddrs;
 use std::time::Duration;
-use support::proxy::Proxy;
+use support::proxy::before;
 use support::{on_kernel, options};
 
 fn url_of(options: &ConnectOptions) -> String {
@@ -51,12 +50,7 @@ fn questions_and_answers() {
 fn a_session_is_followed_over_a_loss() {
     on_kernel(async {
         let broker = options();
-        let upstream = (broker.host.as_str(), broker.port)
-            .to_socket_addrs()
-            .unwrap()
-            .next()
-            .unwrap();
-        let proxy = Proxy::start(upstream, &[], 1, 0);
+        let proxy = before(&broker, &[], 1, 0);
         let through = ConnectOptions {
             host: "127.0.0.1".into(),
             port: proxy.address.port(),

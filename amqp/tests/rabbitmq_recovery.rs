@@ -16,10 +16,9 @@ use amqp::codec::RawProperties;
 use amqp::protocol::BasicProperties;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
-use std::net::ToSocketAddrs;
 use std::rc::Rc;
 use std::time::Duration;
-use support::proxy::{Fault, Proxy};
+use support::proxy::{Fault, Proxy, before};
 use support::{name, on_kernel_for, options};
 
 fn number(variable: &str) -> Option<u64> {
@@ -41,13 +40,7 @@ fn through(proxy: &Proxy) -> ConnectOptions {
 }
 
 fn proxy(faults: &[Fault], distance: u64, seed: u64) -> Proxy {
-    let broker = options();
-    let upstream = (broker.host.as_str(), broker.port)
-        .to_socket_addrs()
-        .unwrap()
-        .next()
-        .unwrap();
-    Proxy::start(upstream, faults, distance, seed)
+    before(&options(), faults, distance, seed)
 }
 
 fn quick(options: ConnectOptions, topology: Topology) -> Session {

@@ -30,6 +30,7 @@ mod consumer;
 mod delivery;
 mod inbox;
 mod io;
+mod outbox;
 mod publish;
 mod session;
 mod transport;
@@ -45,6 +46,7 @@ pub use channel::Channel;
 pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerEvent};
 pub use delivery::{Acker, Delivery};
+pub use outbox::{Pending, Publisher};
 pub use publish::Confirm;
 pub use session::{Backoff, Live, Session, SessionEvent};
 

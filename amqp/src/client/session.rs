@@ -4,12 +4,14 @@
 //! a channel, declare, consume. After a loss nothing of the old connection survives; its handles, deliveries and
 //! confirms have ended with the cause, and [`Session::next`] hands out new ones made by the same code as the first.
 
+use super::outbox::{Outbox, Publisher};
 use super::{Channel, Connection, Consumer};
 use crate::core::Topology;
 use crate::error::{Error, ErrorKind};
 use crate::options::ConnectOptions;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How long to pause between attempts: doubling from `first` to `longest`, each with up to half taken off at random,
@@ -79,11 +81,23 @@ pub struct Session {
     topology: Topology,
     backoff: Backoff,
     lives: u64,
-    /// Attempts in a row that failed; chooses the host and the pause.
+    /// Which of the hosts is next; moves on with each loss and each failure.
+    host: usize,
+    /// Attempts in a row that failed; chooses the pause.
     failures: u32,
     /// What to watch while connected.
     live: Option<(Connection, Channel)>,
     told_blocked: bool,
+    /// What its publishers have to send.
+    outbox: Option<Rc<Outbox>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.end();
+        }
+    }
 }
 
 impl Session {
@@ -103,9 +117,11 @@ impl Session {
             topology,
             backoff: Backoff::default(),
             lives: 0,
+            host: 0,
             failures: 0,
             live: None,
             told_blocked: false,
+            outbox: None,
         }
     }
 
@@ -115,7 +131,28 @@ impl Session {
         self
     }
 
-    /// Connects and builds the topology, as often as it takes.
+    /// What a [`Publisher`] of this session has not had confirmed when a connection breaks is sent again; confirms are
+    /// switched on. Its outbox holds at most about `max_bytes` of such messages; then publishing waits.
+    ///
+    /// To be called before connecting: it counts from the next life on.
+    pub fn resend(mut self, max_bytes: usize) -> Self {
+        let timeout = self.hosts[0].publish_timeout;
+        self.outbox = Some(Outbox::new(max_bytes, timeout));
+        self.topology.confirms = true;
+        self
+    }
+
+    /// A handle that publishes over losses, at any time and from any task; all of a session share one outbox.
+    /// Reconnecting goes on while somebody awaits [`Session::next`].
+    ///
+    /// # Panics
+    /// Without [`Session::resend`].
+    pub fn publisher(&self) -> Publisher {
+        let outbox = self.outbox.as_ref();
+        outbox.expect("Session::resend was asked for").publisher()
+    }
+
+    /// Connects and builds the topology, as often as it takes. Gives up a connection that is there.
     ///
     /// # Cancellation
     /// Safe: nothing half-built stays behind.
@@ -124,13 +161,15 @@ impl Session {
     /// What trying again would not change: a wrong password, a queue that exists with other arguments, … (kind
     /// `Config` or `Bug`), and cancellation. Calling again then tries again, after a pause.
     pub async fn connect(&mut self) -> Result<Live, Error> {
-        self.live = None;
+        if self.live.take().is_some() {
+            self.host += 1;
+        }
         self.told_blocked = false;
         loop {
             if self.failures > 0 {
                 kernel::sleep(self.backoff.pause(self.failures, random())).await?;
             }
-            let host = &self.hosts[self.failures as usize % self.hosts.len()];
+            let host = &self.hosts[self.host % self.hosts.len()];
             match start(host, &self.topology, self.lives + 1).await {
                 Ok(live) => {
                     self.lives += 1;
@@ -140,12 +179,16 @@ impl Session {
                         host.address(),
                         self.lives
                     );
+                    if let Some(outbox) = &self.outbox {
+                        outbox.begin(Rc::clone(live.channel.core()));
+                    }
                     self.live = Some((live.connection.clone(), live.channel.clone()));
                     return Ok(live);
                 }
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                 Err(error) => {
                     self.failures = self.failures.saturating_add(1);
+                    self.host += 1;
                     if !error.is_retryable() {
                         return Err(error);
                     }
@@ -195,6 +238,7 @@ impl Session {
                 self.live = None;
                 // Also the first attempt after a loss waits a moment: everybody else was lost too.
                 self.failures = 1;
+                self.host += 1;
                 Ok(SessionEvent::Lost(error))
             }
         }

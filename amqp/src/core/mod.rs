@@ -30,6 +30,7 @@ pub(crate) use message::{ConsumerState, Ended, Raw};
 pub(crate) use request::short;
 pub use request::{Consume, ExchangeDeclare, Publish, QueueDeclare, QueueOk};
 pub use topology::{Binding, Topology};
+pub(crate) use wakers::Wakers;
 
 #[cfg(test)]
 mod hostile_tests;

@@ -1,7 +1,7 @@
 //! A TCP proxy that misbehaves, by a seed: it cuts, stalls, delays and corrupts at random byte positions.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +17,16 @@ pub enum Fault {
     Delay,
     /// One bit is flipped.
     Corrupt,
+}
+
+/// A proxy before the broker that these options name.
+pub fn before(options: &amqp::ConnectOptions, faults: &[Fault], distance: u64, seed: u64) -> Proxy {
+    let upstream = (options.host.as_str(), options.port)
+        .to_socket_addrs()
+        .expect("the broker's name is known")
+        .next();
+    let upstream = upstream.expect("the broker has an address");
+    Proxy::start(upstream, faults, distance, seed)
 }
 
 /// A proxy in threads of its own; it ends with the test process.
@@ -83,6 +93,11 @@ impl Proxy {
         for stream in self.shared.open.lock().expect("no thread panics").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// How many sockets were opened since everything was cut last.
+    pub fn open(&self) -> usize {
+        self.shared.open.lock().expect("no thread panics").len()
     }
 
     /// How many faults there were.

@@ -47,6 +47,7 @@ mod clock;
 mod error;
 mod fd;
 mod group;
+mod handover;
 mod held;
 mod inbox;
 pub mod io;

@@ -154,14 +154,30 @@ impl fmt::Display for TaskInfo {
 /// }).unwrap();
 /// ```
 pub fn ps() -> Vec<TaskInfo> {
+    first(usize::MAX).0
+}
+
+/// At most so many tasks, and how many there are.
+fn first(count: usize) -> (Vec<TaskInfo>, usize) {
     Core::current_ref(|core| {
         core.read_door();
-        core.tasks
-            .borrow()
-            .iter()
-            .map(|task| info(core, task))
-            .collect()
+        let tasks = core.tasks.borrow();
+        let lines = tasks.iter().take(count).map(|task| info(core, task));
+        (lines.collect(), tasks.len())
     })
+}
+
+/// The tasks as text, at most so many lines of them.
+pub(crate) fn listing(lines: usize) -> String {
+    let (tasks, count) = first(lines);
+    let mut text = format!("{count} tasks\n");
+    for task in &tasks {
+        text += &format!("{task}\n");
+    }
+    if tasks.len() < count {
+        text += &format!("and {} more\n", count - tasks.len());
+    }
+    text
 }
 
 fn info(core: &Core, task: &Task) -> TaskInfo {

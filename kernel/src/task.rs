@@ -7,6 +7,7 @@ use std::{
     num::NonZeroU32,
     panic::Location,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -86,7 +87,7 @@ pub(crate) struct Record {
 /// What few tasks have.
 #[derive(Default)]
 pub(crate) struct Rare {
-    pub(crate) name: Held<Option<String>>,
+    pub(crate) name: Held<Option<Arc<str>>>,
     /// Shields now open in it.
     pub(crate) shields: Cell<u32>,
     /// The end of the cleanup budget, once cancelled.
@@ -126,8 +127,13 @@ impl Record {
 
     /// The name, or an empty text.
     pub(crate) fn name(&self) -> String {
-        let name = self.rare().and_then(|rare| rare.name.borrow().clone());
-        name.unwrap_or_default()
+        self.shared_name()
+            .map_or_else(String::new, |name| name.to_string())
+    }
+
+    /// The name, for other threads too.
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        self.rare().and_then(|rare| rare.name.borrow().clone())
     }
 }
 
@@ -182,7 +188,7 @@ impl<T: 'static> JoinHandle<T> {
     /// Names the task, for listings and for the log.
     pub fn name(self, name: &str) -> JoinHandle<T> {
         let rare = self.joint.task().record.make_rare();
-        rare.name.replace(Some(name.to_owned()));
+        rare.name.replace(Some(name.into()));
         self
     }
 

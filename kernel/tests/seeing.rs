@@ -135,7 +135,7 @@ fn an_observer_is_told_of_every_event_in_order() {
         let twice = spawn(async { yield_now().await }).name("twice");
         twice.join().await.unwrap().unwrap();
         let panics = spawn(async { std::panic::resume_unwind(Box::new("on purpose")) });
-        panics.name("panics").join().await.map(|()| ()).unwrap_err();
+        panics.name("panics").join().await.unwrap_err();
         let dropped = spawn(pending::<()>()).name("dropped");
         drop(dropped.cancel());
         dropped.cancel().await.unwrap();

@@ -4,18 +4,27 @@
 //! one branch for each of the four events of a task's life, and nothing per task.
 
 mod account;
+mod board;
+mod monitor;
 mod observer;
 
 use std::{
     cell::Cell,
+    io,
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use account::TaskAccount;
 pub use observer::{Observed, Observer};
 
-use self::account::{Ledger, thread_cpu};
-use crate::{cell::Task, held::Held};
+use self::{
+    account::{Ledger, thread_cpu},
+    board::Board,
+    monitor::Monitor,
+};
+use crate::{cell::Task, held::Held, outside::Shared};
 
 /// What the builder was asked for.
 #[derive(Default)]
@@ -23,6 +32,7 @@ pub(crate) struct Wanted {
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) accounts: bool,
     pub(crate) slow_step: Option<Duration>,
+    pub(crate) monitor: Option<PathBuf>,
 }
 
 /// Looks on at one kernel.
@@ -30,22 +40,35 @@ pub(crate) struct Watch {
     observer: Option<Box<dyn Observer>>,
     ledger: Option<Held<Ledger>>,
     slow_step: Option<Duration>,
+    board: Option<Arc<Board>>,
+    _monitor: Option<Monitor>,
     /// When the step now running began, and the thread's CPU time then.
     began: Cell<Option<(Instant, Duration)>>,
 }
 
 impl Watch {
-    /// `None` if nothing was asked for.
-    pub(crate) fn new(wanted: Wanted) -> Option<Box<Watch>> {
-        let any = wanted.observer.is_some() || wanted.accounts || wanted.slow_step.is_some();
-        any.then(|| {
-            Box::new(Watch {
-                observer: wanted.observer,
-                ledger: wanted.accounts.then(Held::default),
-                slow_step: wanted.slow_step,
-                began: Cell::new(None),
-            })
-        })
+    /// `None` if nothing was asked for. Fails if the monitor's socket or thread cannot be made.
+    pub(crate) fn new(wanted: Wanted, kernel: &Arc<Shared>) -> io::Result<Option<Box<Watch>>> {
+        let board = wanted.monitor.is_some().then(Arc::<Board>::default);
+        if wanted.observer.is_none()
+            && !wanted.accounts
+            && wanted.slow_step.is_none()
+            && board.is_none()
+        {
+            return Ok(None);
+        }
+        let monitor = match (&wanted.monitor, &board) {
+            (Some(path), Some(board)) => Some(Monitor::start(path, board.clone(), kernel.clone())?),
+            _ => None,
+        };
+        Ok(Some(Box::new(Watch {
+            observer: wanted.observer,
+            ledger: wanted.accounts.then(Held::default),
+            slow_step: wanted.slow_step,
+            board,
+            _monitor: monitor,
+            began: Cell::new(None),
+        })))
     }
 
     /// A task has come into being. `now` is the kernel's time, which may be a manual clock's.
@@ -84,11 +107,15 @@ impl Watch {
     }
 
     /// Code of this task begins to run: a step, or the drop of its future.
-    pub(crate) fn enter(&self, _task: &Task) {
-        if self.ledger.is_some() || self.slow_step.is_some() {
-            let cpu = self.ledger.as_ref().map(|_| thread_cpu());
-            self.began
-                .set(Some((Instant::now(), cpu.unwrap_or_default())));
+    pub(crate) fn enter(&self, task: &Task) {
+        if self.ledger.is_none() && self.slow_step.is_none() && self.board.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let cpu = self.ledger.as_ref().map(|_| thread_cpu());
+        self.began.set(Some((now, cpu.unwrap_or_default())));
+        if let Some(board) = &self.board {
+            board.enter(task, now);
         }
     }
 
@@ -97,6 +124,9 @@ impl Watch {
         let Some((began, cpu)) = self.began.take() else {
             return;
         };
+        if let Some(board) = &self.board {
+            board.leave();
+        }
         let took = began.elapsed();
         if let Some(ledger) = &self.ledger {
             let cpu = thread_cpu().saturating_sub(cpu);

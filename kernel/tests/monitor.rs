@@ -1,0 +1,157 @@
+//! The monitor answers over its socket, also when the kernel is stuck, and then names the culprit.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::PathBuf,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use kernel::{Kernel, run_in_thread, sleep, spawn, yield_now};
+
+/// A path that no other test uses.
+fn path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("kernel-{name}-{}", std::process::id()))
+}
+
+struct Client {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Client {
+    fn new(path: &PathBuf) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap());
+        Client { stream, lines }
+    }
+
+    fn say(&mut self, command: &str) -> String {
+        writeln!(self.stream, "{command}").unwrap();
+        let mut answer = String::new();
+        while self.lines.read_line(&mut answer).unwrap() > 1 {}
+        answer.trim_end().to_owned()
+    }
+
+    /// On a machine that is slow enough, a healthy loop may miss its time: asks again.
+    fn say_healthy(&mut self, command: &str) -> String {
+        loop {
+            let answer = self.say(command);
+            if !answer.contains("STUCK") {
+                return answer;
+            }
+        }
+    }
+}
+
+#[test]
+fn it_lists_counts_and_cancels() {
+    let path = path("healthy");
+    let mut kernel = Kernel::builder().monitor(&path).accounts().build().unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let there = path.clone();
+    kernel.run(async move {
+        let lazy = spawn(sleep(Duration::from_secs(3600))).name("lazy");
+        let id = lazy.id();
+        let asking = spawn(run_in_thread(move || {
+            let (mut client, mut other) = (Client::new(&there), Client::new(&there));
+            let tasks = client.say_healthy("ps");
+            assert!(tasks.contains("waiting Sleep(3"), "{tasks}");
+            assert!(tasks.contains("lazy, spawned at "), "{tasks}");
+            assert!(tasks.contains(" polls, busy "), "{tasks}");
+            let some = other.say_healthy("ps 1");
+            assert!(some.contains("and 2 more"), "{some}");
+            assert!(client.say_healthy("stats").contains("tasks: 3"));
+            assert!(!client.say("now").is_empty());
+            assert!(client.say("help").contains("cancel ID"));
+            assert!(client.say("make tea").contains("not understood"));
+            assert!(client.say("cancel tea").contains("needs the number"));
+            assert_eq!(other.say_healthy("cancel 99999"), "there is no task #99999");
+            let cancelled = other.say_healthy(&format!("cancel {id}"));
+            assert_eq!(cancelled, format!("task {id} is cancelled"));
+        }));
+        let cancelled = lazy.join().await.unwrap();
+        assert_eq!(cancelled, Err(kernel::Error::Cancelled));
+        asking.join().await.unwrap().unwrap();
+    });
+    drop(kernel);
+    assert!(!path.exists());
+}
+
+#[test]
+fn it_names_the_task_that_blocks_the_loop() {
+    let path = path("stuck");
+    let mut kernel = Kernel::builder().monitor(&path).build().unwrap();
+    let (release, blocked) = mpsc::channel::<()>();
+    let there = path.clone();
+    let story = kernel.run(async move {
+        let mut client = run_in_thread(move || {
+            let mut client = Client::new(&there);
+            client.say_healthy("ps");
+            client
+        })
+        .await
+        .unwrap();
+        // Asks until it is told of the task that blocks, and only then lets that one go on.
+        let asking = thread::spawn(move || {
+            loop {
+                let answer = client.say("ps");
+                if answer.contains("culprit") && answer.contains("STUCK") {
+                    let now = client.say("now");
+                    release.send(()).unwrap();
+                    return (answer, now, client.say_healthy("ps"));
+                }
+            }
+        });
+        let culprit = spawn(async move { blocked.recv().unwrap() }).name("culprit");
+        culprit.join().await.unwrap();
+        run_in_thread(|| asking.join().unwrap()).await.unwrap()
+    });
+    let (stuck, now, healthy) = story;
+    assert!(stuck.contains("the loop has not answered for 1"), "{stuck}");
+    assert!(stuck.contains("culprit, spawned at "), "{stuck}");
+    assert!(stuck.contains("has been running for"), "{stuck}");
+    assert!(stuck.contains("the last listing, "), "{stuck}");
+    assert!(stuck.contains("tests/monitor.rs:"), "{stuck}");
+    assert!(now.contains("culprit, spawned at"), "{now}");
+    assert!(!healthy.contains("culprit"), "{healthy}");
+}
+
+#[test]
+fn a_path_belongs_to_one_monitor_and_what_a_dead_one_left_is_replaced() {
+    let path = path("twice");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // leaves its file
+    let kernel = Kernel::builder().monitor(&path).build().unwrap();
+    let refused = Kernel::builder().monitor(&path).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+    let mut waiting = Client::new(&path);
+    let asking = thread::spawn(move || waiting.say("ps"));
+    let answer = asking.join().unwrap();
+    assert!(
+        answer.contains("the kernel is outside of `run`"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("no listing was asked for before"),
+        "{answer}"
+    );
+    drop(kernel);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_kernel_that_is_dropped_lets_its_clients_go() {
+    let path = path("dropped");
+    let mut kernel = Kernel::builder().monitor(&path).build().unwrap();
+    let mut client = Client::new(&path);
+    assert!(client.say("help").contains("ps [N]"));
+    kernel.run(async {
+        yield_now().await.unwrap();
+    });
+    drop(kernel);
+    let mut answer = String::new();
+    assert_eq!(client.lines.read_line(&mut answer).unwrap(), 0, "{answer}");
+}

@@ -56,6 +56,32 @@ fn semaphore_keeps_its_permits() {
     );
 }
 
+/// The window of one step in which a permit was handed over and its new owner has not run yet.
+#[test]
+fn a_permit_that_is_just_being_handed_over() {
+    let semaphore = Rc::new(RefCell::new(Semaphore::new(1)));
+    for patience in 0..8 {
+        let (used, checked) = (semaphore.clone(), semaphore.clone());
+        cancel_everywhere(
+            move || {
+                *used.borrow_mut() = Semaphore::new(1);
+                let semaphore = used.borrow().clone();
+                async move {
+                    let held = semaphore.acquire().await?;
+                    spawn(async move {
+                        for _ in 0..patience {
+                            let _ = yield_now().await;
+                        }
+                        drop(held);
+                    });
+                    semaphore.acquire().await
+                }
+            },
+            move || assert_eq!(checked.borrow().available(), 1),
+        );
+    }
+}
+
 #[test]
 fn lock_and_condition() {
     let last: Rc<RefCell<Option<Rc<Lock<u32>>>>> = Rc::default();

@@ -108,6 +108,19 @@ fn a_stream_whose_end_came_with_the_last_bytes_still_ends() {
 }
 
 #[test]
+fn readiness_that_comes_before_anybody_waits_is_remembered() {
+    kernel::run(async {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut buf = [0; 8];
+        a.try_read(&mut buf).unwrap_err(); // known to be empty
+        b.write_all(b"early").await.unwrap();
+        kernel::sleep(Duration::from_millis(1)).await.unwrap(); // the event comes, to nobody
+        assert_eq!(a.read(&mut buf).await.unwrap(), 5);
+    })
+    .unwrap();
+}
+
+#[test]
 fn readable_of_a_raw_descriptor_keeps_level_meaning() {
     kernel::run(async {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();

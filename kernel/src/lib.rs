@@ -39,6 +39,8 @@
 #![warn(missing_docs)]
 
 mod across;
+#[cfg(any(feature = "futures-io", feature = "hyper"))]
+pub mod adapt;
 mod answer;
 mod bell;
 mod cancel;

@@ -137,6 +137,12 @@ impl Handle {
             crate::task::spawn_at(make(), site).detach();
         })));
     }
+
+    /// Runs this on the kernel's thread.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn call(&self, call: impl FnOnce() + Send + 'static) {
+        self.shared.note(Note::Call(Box::new(call)));
+    }
 }
 
 /// The running kernel's handle.

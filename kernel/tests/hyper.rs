@@ -1,0 +1,153 @@
+//! hyper on the kernel: the example, talked to by strangers.
+#![cfg(feature = "hyper")]
+
+#[path = "../examples/hyper_server.rs"]
+mod hyper_server;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream as StdTcpStream},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use kernel::net::TcpListener;
+
+/// Runs the server on a thread of its own for as long as the test takes, and looks for leaks.
+fn with_server(test: impl FnOnce(SocketAddr)) {
+    let (tell, told) = mpsc::channel();
+    let server = thread::spawn(move || {
+        kernel::run(async move {
+            let (stop, stopped) = kernel::inbox::<()>();
+            let before = kernel::stats();
+            let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            tell.send((listener.local_addr().unwrap(), stop)).unwrap();
+            let server = kernel::spawn(hyper_server::serve(listener));
+            let _ = stopped.recv().await;
+            drop(stopped);
+            server.cancel().await.unwrap();
+            server.join().await.unwrap().unwrap_err();
+            // The strangers have hung up; their connections end as soon as that is noticed.
+            let quiet = async {
+                while kernel::stats().tasks != before.tasks {
+                    kernel::sleep(Duration::from_millis(1)).await?;
+                }
+                Ok::<_, kernel::Error>(())
+            };
+            let quiet = kernel::timeout_after(Duration::from_secs(60), quiet).await;
+            assert_eq!(quiet, Ok(()), "{:?}", kernel::ps());
+            assert_eq!(kernel::stats(), before);
+        })
+    });
+    let (address, stop) = told.recv().unwrap();
+    test(address);
+    drop(stop);
+    server.join().unwrap().unwrap();
+}
+
+/// Sends a request and gives all that comes until the server closes.
+fn talk(address: SocketAddr, request: &str) -> String {
+    let mut stream = StdTcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    talk(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"),
+    )
+}
+
+#[test]
+fn requests_are_answered() {
+    with_server(|address| {
+        let hello = get(address, "/");
+        assert!(hello.starts_with("HTTP/1.1 200 OK\r\n"), "{hello}");
+        assert!(
+            hello.ends_with("\r\n\r\nHello from the kernel\n"),
+            "{hello}"
+        );
+        assert!(get(address, "/sleep").ends_with("Slept for 10 ms\n"));
+        assert!(get(address, "/thread").contains("Answered by ThreadId("));
+        assert!(get(address, "/elsewhere").starts_with("HTTP/1.1 404"));
+        assert!(talk(address, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
+    });
+}
+
+/// Bodies in chunks, and two requests on one connection.
+#[test]
+fn a_body_is_streamed_and_the_connection_kept() {
+    with_server(|address| {
+        let mut request = String::from(
+            "POST /length HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        for _ in 0..100 {
+            request.push_str("2710\r\n");
+            request.push_str(&"x".repeat(10_000));
+            request.push_str("\r\n");
+        }
+        request.push_str("0\r\n\r\n");
+        request.push_str("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let answers = talk(address, &request);
+        assert!(answers.contains("\r\n\r\n1000000\n"), "{answers}");
+        assert!(answers.ends_with("Hello from the kernel\n"), "{answers}");
+    });
+}
+
+#[test]
+fn many_connections_at_once() {
+    with_server(|address| {
+        let clients: Vec<_> = (0..50)
+            .map(|n| {
+                let path = ["/", "/sleep", "/thread"][n % 3];
+                thread::spawn(move || get(address, path))
+            })
+            .collect();
+        for client in clients {
+            assert!(client.join().unwrap().starts_with("HTTP/1.1 200 OK"));
+        }
+    });
+}
+
+/// One hangs up in the middle of a request, one in the middle of an answer, one says nothing.
+#[test]
+fn strangers_who_hang_up_leave_nothing_behind() {
+    with_server(|address| {
+        let mut half = StdTcpStream::connect(address).unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+        let mut gone = StdTcpStream::connect(address).unwrap();
+        gone.write_all(b"GET /sleep HTTP/1.1\r\nHost: test\r\n\r\n")
+            .unwrap();
+        let silent = StdTcpStream::connect(address).unwrap();
+        assert!(get(address, "/").starts_with("HTTP/1.1 200 OK"));
+        drop((half, gone, silent));
+    });
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn curl_is_answered() {
+    with_server(|address| {
+        let curl = |args: &[&str]| {
+            let output = std::process::Command::new("curl")
+                .args(["-sS", "--noproxy", "*", "--max-time", "60"])
+                .args(args)
+                .output()
+                .expect("tests/setup installs curl");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let url = |path: &str| format!("http://{address}{path}");
+        assert_eq!(curl(&[&url("/")]), "Hello from the kernel\n");
+        // Two on one connection.
+        assert_eq!(
+            curl(&[&url("/"), &url("/sleep")]),
+            "Hello from the kernel\nSlept for 10 ms\n"
+        );
+        assert_eq!(curl(&["-d", "12345", &url("/length")]), "5\n");
+    });
+}

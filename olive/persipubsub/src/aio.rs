@@ -33,9 +33,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::environment::Environment;
 use crate::error::Result;
 use crate::op::{Done, Op, Publish};
+use crate::publisher::{SendOptions, joined};
 use crate::subscriber::{Batch, RECEIVE_TIMEOUT, SLOW_POLL};
 use crate::sys::ANY;
 
@@ -59,10 +59,23 @@ impl Publisher {
     /// # Errors
     /// As the blocking form, and cancellation and timeouts.
     pub async fn send(&self, body: impl Into<Vec<u8>>) -> Result<u64> {
-        Ok(self.send_many([body]).await?.start)
+        self.send_with(body, SendOptions::default()).await
     }
 
-    /// Sends many messages in one transaction; see [`crate::Publisher::send_many`].
+    /// Sends one message that is delivered late, or not for long.
+    ///
+    /// # Cancellation
+    /// As [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(&self, body: impl Into<Vec<u8>>, options: SendOptions) -> Result<u64> {
+        let publish = options.publish(vec![body.into()]);
+        Ok(self.publish(publish).await?.start)
+    }
+
+    /// Sends many messages in one transaction, or in one each with
+    /// [`autosync`](crate::Publisher::autosync); see [`crate::Publisher::send_many`].
     ///
     /// # Cancellation
     /// As [`send`](Self::send).
@@ -73,21 +86,19 @@ impl Publisher {
         &self,
         bodies: impl IntoIterator<Item = B>,
     ) -> Result<Range<u64>> {
-        let bodies = bodies.into_iter().map(Into::into).collect();
-        let publish = Publish {
-            bodies,
-            ..Publish::default()
-        };
-        match perform(self.inner.environment(), Op::Publish(publish)).await? {
-            Done::Sequences(seqs) => Ok(seqs),
-            other => unreachable!("a publish answers sequences, not {other:?}"),
+        let mut all = 0..0;
+        for publish in self.inner.transactions(bodies) {
+            all = joined(all, self.publish(publish).await?);
         }
+        Ok(all)
     }
-}
 
-async fn perform(env: &Environment, op: Op) -> Result<Done> {
-    let mut answers = kernel::foreign(env.submit(vec![op])).await?;
-    answers.pop().expect("one operation, one answer")
+    async fn publish(&self, publish: Publish) -> Result<Range<u64>> {
+        let ticket = self.inner.environment().submit(vec![Op::Publish(publish)]);
+        let mut answers = kernel::foreign(ticket).await?;
+        let answer = answers.pop().expect("one operation, one answer");
+        answer.map(Done::sequences)
+    }
 }
 
 /// Receives messages without blocking the kernel's thread.
@@ -126,21 +137,57 @@ impl Subscriber {
         max: usize,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Vec<Received>> {
-        let deadline = kernel::now().checked_add(timeout.into().unwrap_or(RECEIVE_TIMEOUT));
-        let mut reaped = kernel::now();
+        self.wait(max, false, timeout.into()).await
+    }
+
+    /// The newest message, all older ones settled; see [`crate::Subscriber::receive_to_top`].
+    ///
+    /// # Cancellation
+    /// As [`receive`](Self::receive); the older ones may be settled all the same.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_to_top(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Option<Received>> {
+        Ok(self.wait(1, true, timeout.into()).await?.pop())
+    }
+
+    /// The next message, given to `body` and settled by its outcome; see
+    /// [`crate::Subscriber::receive_with`].
+    ///
+    /// # Cancellation
+    /// In the body: the message comes again at once, the attempt counted.
+    ///
+    /// # Errors
+    /// The body's, or as [`receive`](Self::receive).
+    pub async fn receive_with<T, E: From<crate::Error>>(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+        body: impl AsyncFnOnce(&Received) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        let Some(message) = self.receive(timeout).await? else {
+            return Ok(None);
+        };
+        let value = body(&message).await?;
+        message.ack().await?;
+        Ok(Some(value))
+    }
+
+    async fn wait(
+        &self,
+        max: usize,
+        newest: bool,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<Received>> {
+        let deadline = kernel::now().checked_add(timeout.unwrap_or(RECEIVE_TIMEOUT));
         loop {
             // Before the look: what comes after it has changed this.
             let seen = self.inner.env.engine().bell.changes(self.inner.queue.0);
             let inner = self.inner.clone();
-            let reap = kernel::now() - reaped >= SLOW_POLL;
-            if reap {
-                reaped = kernel::now();
-            }
             let look = move || {
-                if reap {
-                    inner.reap()?;
-                }
-                let look = inner.look(max, false)?;
+                let look = inner.look(max, newest)?;
                 let pause = inner.pause(&look);
                 // A batch that nobody fetches any more gives itself back.
                 Ok::<_, crate::Error>((Batch::new(&inner, look.taken), pause))

@@ -1,7 +1,7 @@
 //! The store as one process has it open: environments, locks, bell; one write transaction for many
 //! operations; the look at a queue's front.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,8 +73,9 @@ const NEW_FILE: u64 = 8192;
 /// Between two sweeps for readers that died, in commits.
 const SWEEP_EVERY: u64 = 1024;
 
-/// The paths open in this process. LMDB's locks belong to the process, so this must too.
-static OPEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The paths that are open, and in which process: this one, or the one it was forked from. LMDB's
+/// locks belong to the process, so this must too.
+static OPEN: Mutex<BTreeMap<PathBuf, u32>> = Mutex::new(BTreeMap::new());
 
 pub(crate) struct Engine {
     pub(crate) env: Env<WithoutTls>,
@@ -96,14 +97,14 @@ struct Registered(PathBuf);
 
 impl Registered {
     fn new(path: &Path) -> Result<Self> {
-        match OPEN
-            .lock()
-            .expect("no panic happens under this lock")
-            .insert(path.to_owned())
-        {
-            true => Ok(Registered(path.to_owned())),
-            false => Err(Error::AlreadyOpen(path.to_owned())),
+        let mut open = OPEN.lock().expect("no panic happens under this lock");
+        let pid = std::process::id();
+        match open.get(path) {
+            None => _ = open.insert(path.to_owned(), pid),
+            Some(home) if *home == pid => return Err(Error::AlreadyOpen(path.to_owned())),
+            Some(_) => return Err(Error::Forked),
         }
+        Ok(Registered(path.to_owned()))
     }
 }
 
@@ -255,6 +256,10 @@ impl Engine {
         };
         match transact(&mut ops.clone(), &mut results) {
             Ok(()) => results,
+            // A reader that died may be what keeps free pages from being used.
+            Err(Error::Full(_)) if self.env.clear_stale_readers().is_ok_and(|many| many > 0) => {
+                self.run(ops)
+            }
             Err(error) if results.len() <= 1 && ops.clone().count() <= 1 => vec![Err(error)],
             Err(error) => {
                 log::debug!(

@@ -16,9 +16,10 @@ use crate::subscriber::Subscriber;
 /// An open store, from which controls, publishers and subscribers are made.
 ///
 /// A process can have one environment of a path; it is cheap to clone and safe to share among
-/// threads. It must not be used after a fork: everything then answers [`Error::Forked`]; open it in
-/// the child instead. The store is closed when the last clone, and all that was made from it, is
-/// dropped; nothing is lost if that never happens.
+/// threads. It must not be used after a fork: everything then answers [`Error::Forked`], and so does
+/// opening the path again; fork first and open then, or let the child `exec`. The store is closed
+/// when the last clone, and all that was made from it, is dropped; nothing is lost if that never
+/// happens.
 #[derive(Clone)]
 pub struct Environment(Arc<Inner>);
 

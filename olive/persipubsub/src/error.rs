@@ -31,7 +31,9 @@ pub enum Error {
     /// This process already has an environment of this path. LMDB's locks belong to the process, so a
     /// second one would break them; share the first (it is `Send + Sync` and cheap to clone).
     AlreadyOpen(PathBuf),
-    /// The environment was opened before this process was forked. Open it after the fork.
+    /// The store was open when this process was forked from another one. LMDB's locks do not come along,
+    /// and what does cannot be closed, so this process can never use it: open it only after the fork, or
+    /// let the child `exec`.
     Forked,
     /// No subscriber of this name is registered (any more).
     UnknownSubscriber(String),
@@ -101,7 +103,7 @@ impl std::fmt::Display for Error {
             }
             Error::Forked => write!(
                 f,
-                "the environment was opened before a fork: open it anew after the fork"
+                "the store was opened before this process was forked: open it only after the fork, or exec"
             ),
             Error::UnknownSubscriber(name) => write!(f, "no subscriber is called {name:?}"),
             Error::InvalidName(name) => write!(

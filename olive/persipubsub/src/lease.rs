@@ -540,7 +540,7 @@ mod tests {
         let before = transactions();
         for _ in 0..5 {
             assert!(subscriber.receive(Duration::ZERO).unwrap().is_none());
-            subscriber.reap().unwrap();
+            env.engine().reap(subscriber.queue).unwrap();
         }
         assert_eq!(transactions(), before);
     }

@@ -153,6 +153,14 @@ pub enum Done {
 }
 
 impl Done {
+    /// What a publish answers.
+    pub(crate) fn sequences(self) -> Range<u64> {
+        match self {
+            Done::Sequences(seqs) => seqs,
+            other => unreachable!("a publish answers sequences, not {other:?}"),
+        }
+    }
+
     /// The number in [`Done::Count`], else 0.
     pub fn count(&self) -> u64 {
         match self {

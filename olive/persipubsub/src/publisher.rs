@@ -26,6 +26,26 @@ pub struct SendOptions {
     pub time_to_live: Option<Duration>,
 }
 
+impl SendOptions {
+    pub(crate) fn publish(self, bodies: Vec<Vec<u8>>) -> Publish {
+        let millis = |time: Duration| time.as_millis().try_into().unwrap_or(u64::MAX);
+        Publish {
+            bodies,
+            delay_ms: millis(self.delay),
+            ttl_ms: self.time_to_live.map(millis),
+            ..Publish::default()
+        }
+    }
+}
+
+/// From the first sequence to the last one.
+pub(crate) fn joined(all: Range<u64>, more: Range<u64>) -> Range<u64> {
+    match all.is_empty() {
+        true => more,
+        false => all.start..more.end,
+    }
+}
+
 impl Publisher {
     pub(crate) fn new(env: Environment) -> Self {
         Publisher {
@@ -54,14 +74,7 @@ impl Publisher {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_with(&self, body: impl Into<Vec<u8>>, options: SendOptions) -> Result<u64> {
-        let millis = |time: Duration| time.as_millis().try_into().unwrap_or(u64::MAX);
-        let sent = self.publish(Publish {
-            bodies: vec![body.into()],
-            delay_ms: millis(options.delay),
-            ttl_ms: options.time_to_live.map(millis),
-            ..Publish::default()
-        })?;
-        Ok(sent.start)
+        Ok(self.publish(options.publish(vec![body.into()]))?.start)
     }
 
     /// Sends many messages in one transaction, in order, and returns their sequences.
@@ -73,29 +86,25 @@ impl Publisher {
         &self,
         bodies: impl IntoIterator<Item = B>,
     ) -> Result<Range<u64>> {
-        let bodies: Vec<Vec<u8>> = bodies.into_iter().map(Into::into).collect();
-        if !self.autosync {
-            return self.publish(Publish {
-                bodies,
-                ..Publish::default()
-            });
-        }
-        let mut all = 0..0;
-        for body in bodies {
-            let seq = self.send(body)?;
-            all = if all.is_empty() {
-                seq..seq + 1
-            } else {
-                all.start..seq + 1
-            };
-        }
-        Ok(all)
+        self.transactions(bodies)
+            .into_iter()
+            .try_fold(0..0, |all, publish| Ok(joined(all, self.publish(publish)?)))
     }
 
     fn publish(&self, publish: Publish) -> Result<Range<u64>> {
-        match self.env.perform(Op::Publish(publish))? {
-            Done::Sequences(seqs) => Ok(seqs),
-            other => unreachable!("a publish answers sequences, not {other:?}"),
+        self.env.perform(Op::Publish(publish)).map(Done::sequences)
+    }
+
+    /// Many messages as what is committed together.
+    pub(crate) fn transactions<B: Into<Vec<u8>>>(
+        &self,
+        bodies: impl IntoIterator<Item = B>,
+    ) -> Vec<Publish> {
+        let options = SendOptions::default();
+        let bodies = bodies.into_iter().map(Into::into);
+        match self.autosync {
+            true => bodies.map(|body| options.publish(vec![body])).collect(),
+            false => vec![options.publish(bodies.collect())],
         }
     }
 

@@ -1,6 +1,8 @@
 //! [`Subscriber`]: receives, and settles what it received.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::environment::{Environment, Message};
@@ -33,20 +35,20 @@ pub struct Subscriber {
     name: String,
     pub(crate) queue: QueueId,
     lease: Duration,
+    /// When leases of the dead were last looked for, in milliseconds of the store's clock.
+    reaped_ms: Arc<AtomicU64>,
 }
 
 impl Subscriber {
     pub(crate) fn new(env: Environment, name: &str) -> Result<Self> {
         let queue = env.queue(name)?;
-        let subscriber = Subscriber {
+        Ok(Subscriber {
             env,
             name: name.to_owned(),
             queue,
             lease: LEASE,
-        };
-        // What a dead predecessor had in hand comes first, before anything newer.
-        subscriber.reap()?;
-        Ok(subscriber)
+            reaped_ms: Arc::default(),
+        })
     }
 
     /// Sets how long a message stays with its receiver. Default [`LEASE`] (300 s).
@@ -59,6 +61,7 @@ impl Subscriber {
     pub fn dead_letters(&self) -> Subscriber {
         Subscriber {
             queue: self.queue.dead(),
+            reaped_ms: Arc::default(),
             ..self.clone()
         }
     }
@@ -149,7 +152,6 @@ impl Subscriber {
         let engine = self.env.engine();
         // A deadline too far to be represented is none.
         let deadline = Instant::now().checked_add(timeout);
-        let mut reaped = Instant::now();
         let mut seen = None;
         loop {
             let look = self.look(max, newest)?;
@@ -169,15 +171,12 @@ impl Subscriber {
             };
             let pause = left.min(self.pause(&look));
             engine.bell.wait(self.queue.0, at, pause);
-            if reaped.elapsed() >= SLOW_POLL {
-                self.reap()?;
-                reaped = Instant::now();
-            }
         }
     }
 
     /// Takes what is there, having cleared the way to it.
     pub(crate) fn look(&self, max: usize, newest: bool) -> Result<Look> {
+        self.reap_now_and_then()?;
         loop {
             let look = self.env.engine().look(self.queue, max, newest, self.lease);
             // The store knows numbers, whoever reads the error knows the name.
@@ -232,9 +231,19 @@ impl Subscriber {
         Ok(any)
     }
 
-    pub(crate) fn reap(&self) -> Result<()> {
-        if self.env.engine().reap(self.queue)? {
-            self.env.engine().bell.ring(self.queue.0);
+    /// Frees what dead receivers had in hand: before the first look, so that it comes before anything
+    /// newer, and then once a second, also where a full queue leaves no time to wait.
+    fn reap_now_and_then(&self) -> Result<()> {
+        let engine = self.env.engine();
+        let (now_ms, last_ms) = (
+            engine.leases.now_ms(),
+            self.reaped_ms.load(Ordering::Relaxed),
+        );
+        if now_ms.saturating_sub(last_ms) >= SLOW_POLL.as_millis() as u64 {
+            self.reaped_ms.store(now_ms, Ordering::Relaxed);
+            if engine.reap(self.queue)? {
+                engine.bell.ring(self.queue.0);
+            }
         }
         Ok(())
     }

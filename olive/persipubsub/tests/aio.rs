@@ -81,6 +81,39 @@ fn the_time_can_be_over_and_a_message_can_fail() {
     .unwrap();
 }
 
+/// The forms beyond send and receive are the blocking ones', on the same core.
+#[test]
+fn the_scoped_form_the_newest_and_the_late_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    kernel::run(async move {
+        let now = Duration::ZERO;
+        let blocking = env.new_publisher().unwrap().autosync(true);
+        let publisher = aio::Publisher::new(blocking);
+        let subscriber = aio::Subscriber::new(env.new_subscriber("sub").unwrap());
+        assert_eq!(publisher.send_many(["1", "2", "3"]).await.unwrap(), 1..4);
+        let failed = subscriber.receive_with(now, async |_| Err::<(), _>(Error::Forked));
+        assert!(matches!(failed.await, Err(Error::Forked)));
+        let seen = subscriber.receive_with(now, async |message| {
+            kernel::yield_now().await?;
+            Ok::<_, Error>((message.attempt(), message.body().to_vec()))
+        });
+        assert_eq!(seen.await.unwrap(), Some((2, b"1".to_vec())));
+        let newest = subscriber.receive_to_top(now).await.unwrap().unwrap();
+        assert_eq!(newest.body(), b"3");
+        newest.ack().await.unwrap();
+        let late = persipubsub::SendOptions {
+            delay: Duration::from_secs(3600),
+            ..Default::default()
+        };
+        assert_eq!(publisher.send_with("later", late).await.unwrap(), 4);
+        assert!(subscriber.receive(now).await.unwrap().is_none());
+        let stat = env.new_control().stat().unwrap();
+        assert_eq!((stat.messages, stat.subscribers[0].delayed), (1, 1));
+    })
+    .unwrap();
+}
+
 /// A wait that is cancelled takes nothing, and a timeout from outside is an error of its own.
 #[test]
 fn a_wait_can_be_given_up() {

@@ -41,7 +41,8 @@ fn publishing() {
         .unwrap();
     for count in variable("FROM").parse::<u64>().unwrap().. {
         publisher.send(format!("{number}:{count}")).unwrap();
-        writeln!(returned, "{count}").unwrap();
+        // One write, so a kill leaves a whole line or none.
+        returned.write_all(format!("{count}\n").as_bytes()).unwrap();
     }
 }
 
@@ -75,6 +76,14 @@ struct Member {
     kills: usize,
 }
 
+impl Drop for Member {
+    /// A test that fails leaves nobody behind who goes on for ever.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 struct Play {
     dir: PathBuf,
 }
@@ -89,14 +98,21 @@ impl Play {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one. A publisher goes on two past its last returned message: the one between may or
-    /// may not have been stored when it was killed.
-    fn start(&self, role: &'static str, number: usize, more: &[(&str, &str)]) -> Child {
+    /// Starts one that was killed so often. A publisher goes on two past its last returned message: the
+    /// one between may or may not have been stored when it was killed. So may the first of one that was
+    /// killed before any returned: it begins one further each time.
+    fn start(
+        &self,
+        role: &'static str,
+        number: usize,
+        kills: usize,
+        more: &[(&str, &str)],
+    ) -> Child {
         let from = self
             .lines(role, number)
             .last()
             .and_then(|line| line.parse::<u64>().ok());
-        let from = from.map_or(0, |last| last + 2).to_string();
+        let from = from.map_or(kills as u64, |last| last + 2).to_string();
         let (queue, log) = (self.dir.join("queue"), self.log(role, number));
         let number = number.to_string();
         let variables = [
@@ -138,7 +154,7 @@ fn kill_rounds(rounds: u32) {
     let member = |role, number| Member {
         role,
         number,
-        child: play.start(role, number, &[]),
+        child: play.start(role, number, 0, &[]),
         kills: 0,
     };
     let publishers = (0..PUBLISHERS).map(|number| member("publishing", number));
@@ -157,7 +173,7 @@ fn kill_rounds(rounds: u32) {
         victim.child.kill().unwrap();
         victim.child.wait().unwrap();
         victim.kills += 1;
-        victim.child = play.start(victim.role, victim.number, &[]);
+        victim.child = play.start(victim.role, victim.number, victim.kills, &[]);
     }
     for member in &mut members {
         member.child.kill().unwrap();
@@ -167,7 +183,7 @@ fn kill_rounds(rounds: u32) {
     // The phase of healing: everything that was sent comes out.
     for number in 0..SUBSCRIBERS {
         assert!(
-            play.start("subscribing", number, &[("UNTIL_EMPTY", "1")])
+            play.start("subscribing", number, 0, &[("UNTIL_EMPTY", "1")])
                 .wait()
                 .unwrap()
                 .success()
@@ -187,7 +203,7 @@ fn kill_rounds(rounds: u32) {
 fn check(play: &Play, member: &Member) -> usize {
     let mut last: BTreeMap<usize, u64> = BTreeMap::new();
     let mut seen: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
-    let mut duplicates = 0;
+    let mut duplicates = Vec::new();
     let lines = play.lines("subscribing", member.number);
     for line in &lines {
         let (publisher, count) = line.split_once(':').expect("a whole line");
@@ -198,11 +214,14 @@ fn check(play: &Play, member: &Member) -> usize {
                 "order of publisher {publisher}: {before} before {count}"
             );
         }
-        duplicates += usize::from(!seen.entry(publisher).or_default().insert(count));
+        if !seen.entry(publisher).or_default().insert(count) {
+            duplicates.push(line);
+        }
     }
     assert!(
-        duplicates <= member.kills,
-        "{duplicates} duplicates after {} kills",
+        duplicates.len() <= member.kills,
+        "{} duplicates after {} kills: {duplicates:?}",
+        duplicates.len(),
         member.kills
     );
     for publisher in 0..PUBLISHERS {

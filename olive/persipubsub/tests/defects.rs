@@ -341,7 +341,8 @@ fn use_after_a_fork_is_refused() {
                 env.submit(vec![persipubsub::Op::ExpireAll]).wait()[0],
                 Err(Error::Forked)
             )
-            && matches!(received.ack(), Err(Error::Forked));
+            && matches!(received.ack(), Err(Error::Forked))
+            && matches!(Environment::open(dir.path()), Err(Error::Forked));
         drop((publisher, sub, env));
         // SAFETY: ends this process without running the parent's clean-up.
         unsafe { libc::_exit(i32::from(!forked)) };

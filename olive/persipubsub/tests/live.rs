@@ -214,15 +214,21 @@ fn holding() {
     }
 }
 
+/// A process that has the first message in hand.
+fn holder(dir: &std::path::Path) -> std::process::Child {
+    let mut child = again("holding", &[("DIR", dir.to_str().unwrap())]);
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(lines.map(Result::unwrap).any(|line| line == "holding 1"));
+    child
+}
+
 /// A lease of five minutes does not hold up for five minutes what a killed process had in hand.
 #[test]
 fn a_killed_receivers_message_comes_to_another() {
     let dir = tempfile::tempdir().unwrap();
     let env = store(dir.path(), &["sub"]);
     env.new_publisher().unwrap().send("in hand").unwrap();
-    let mut child = again("holding", &[("DIR", dir.path().to_str().unwrap())]);
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert!(lines.map(Result::unwrap).any(|line| line == "holding 1"));
+    let mut child = holder(dir.path());
     let subscriber = env.new_subscriber("sub").unwrap();
     assert!(
         subscriber.receive(Duration::ZERO).unwrap().is_none(),
@@ -236,4 +242,31 @@ fn a_killed_receivers_message_comes_to_another() {
         .expect("it comes back");
     assert_eq!(message.attempt(), 2);
     message.ack().unwrap();
+}
+
+/// Nor where the queue is never empty: leases of the dead were looked for by those who wait only.
+#[test]
+fn a_killed_receivers_message_comes_to_one_that_never_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    let publisher = env.new_publisher().unwrap();
+    publisher.send("in hand").unwrap();
+    let mut child = holder(dir.path());
+    let subscriber = env.new_subscriber("sub").unwrap();
+    publisher.send("another").unwrap();
+    subscriber
+        .receive(Duration::ZERO)
+        .unwrap()
+        .unwrap()
+        .ack()
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    support::until("it comes back", || {
+        publisher.send("more").unwrap();
+        let message = subscriber.receive(Duration::ZERO).unwrap().unwrap();
+        let back = message.seq() == 1 && message.attempt() == 2;
+        message.ack().unwrap();
+        back
+    });
 }

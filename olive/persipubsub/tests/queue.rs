@@ -249,6 +249,21 @@ fn dangling_messages_are_pruned_and_the_rest_stays() {
 }
 
 #[test]
+fn pruning_all_of_one_subscriber_leaves_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["a", "b"]);
+    env.new_publisher().unwrap().send_many(["1", "2"]).unwrap();
+    let control = env.new_control();
+    assert_eq!(control.prune_all_messages_for("a").unwrap(), 2);
+    assert!(matches!(
+        control.prune_all_messages_for("c"),
+        Err(Error::UnknownSubscriber(_))
+    ));
+    assert!(bodies(&env, "a").is_empty());
+    assert_eq!(drain(&env, "b"), ["1", "2"]);
+}
+
+#[test]
 fn a_delayed_message_comes_when_it_is_due() {
     let dir = tempfile::tempdir().unwrap();
     let env = store(dir.path(), &["sub"]);

@@ -38,7 +38,7 @@ pub(crate) struct Tx<'e> {
     global: Global,
     config: Arc<Config>,
     config_changed: bool,
-    /// Counters of the queues touched so far.
+    /// Counters of the queues touched so far, by id.
     counts: Vec<(QueueId, Count)>,
     now_ms: u64,
     /// Queues that got something to deliver.
@@ -124,12 +124,12 @@ impl<'e> Tx<'e> {
     }
 
     fn count(&mut self, queue: QueueId) -> Result<&mut Count> {
-        let at = match self.counts.iter().position(|(id, _)| *id == queue) {
-            Some(at) => at,
-            None => {
-                self.counts
-                    .push((queue, self.trees.count(&self.txn, queue)?));
-                self.counts.len() - 1
+        let at = match self.counts.binary_search_by_key(&queue, |(id, _)| *id) {
+            Ok(at) => at,
+            Err(at) => {
+                let count = self.trees.count(&self.txn, queue)?;
+                self.counts.insert(at, (queue, count));
+                at
             }
         };
         Ok(&mut self.counts[at].1)

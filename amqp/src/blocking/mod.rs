@@ -19,7 +19,7 @@
 mod transport;
 
 use crate::core::ops::{self, Op};
-use crate::core::{self, Call, ConsumerState, Core, Ended, Reply, Settle};
+use crate::core::{self, Call, ConsumerState, Core, Ended, Reply, Room, Settle};
 use crate::core::{Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk};
 use crate::error::{Error, PublishError};
 use crate::heartbeat::{Action, Heartbeat};
@@ -388,7 +388,8 @@ impl Channel {
         let (driver, core) = (&self.handle.driver, self.core());
         let limit = driver.core.options().publish_timeout;
         let deadline = Instant::now() + limit;
-        match driver.drive(deadline, |waker| core.poll_room(waker)) {
+        let mut room = Room::new(core, &message);
+        match driver.drive(deadline, |waker| room.poll(waker)) {
             Some(room) => room.map_err(PublishError::Closed)?,
             None => {
                 return Err(driver
@@ -397,7 +398,9 @@ impl Channel {
                     .map_or(PublishError::Deadline(limit), PublishError::Blocked));
             }
         }
-        let Some(number) = core.publish(&message)? else {
+        let number = core.publish(&message)?;
+        drop(room);
+        let Some(number) = number else {
             driver.flush();
             return Ok(());
         };

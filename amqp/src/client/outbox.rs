@@ -6,7 +6,7 @@
 
 use super::wait;
 use crate::codec::RawProperties;
-use crate::core::{Channel, Publish, Wakers};
+use crate::core::{Channel, Line, Publish, Room, Step, Wakers};
 use crate::error::{Error, PublishError};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -36,8 +36,10 @@ pub(super) struct Outbox {
     bytes: Cell<usize>,
     max_bytes: usize,
     timeout: Duration,
-    /// The sender, and publishers without room.
-    waiting: RefCell<Wakers>,
+    /// Publishers without room.
+    line: RefCell<Line>,
+    /// The sender.
+    sender: RefCell<Wakers>,
     /// The session is gone: nobody connects any more.
     ended: Cell<bool>,
 }
@@ -61,12 +63,23 @@ enum Sent {
     Settled(Result<(), PublishError>),
 }
 
+/// Bytes that a message counts for in the outbox.
+fn size(message: &Publish<'_>) -> usize {
+    // What the rest takes, roughly.
+    const OVERHEAD: usize = 256;
+    let names = message.exchange.len() + message.routing_key.len();
+    OVERHEAD + names + message.properties.as_wire().len() + message.body.len()
+}
+
 impl Entry {
-    fn size(&self) -> usize {
-        // What the rest takes, roughly.
-        const OVERHEAD: usize = 256;
-        let names = self.exchange.len() + self.routing_key.len();
-        OVERHEAD + names + self.properties.as_wire().len() + self.body.len()
+    fn message(&self) -> Publish<'_> {
+        Publish {
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            mandatory: self.mandatory,
+            properties: &self.properties,
+            body: &self.body,
+        }
     }
 
     /// Sends it, unless this life has done so or an earlier one was answered.
@@ -76,14 +89,7 @@ impl Entry {
             return;
         }
         if let Sent::NotYet = sent {
-            let message = Publish {
-                exchange: &self.exchange,
-                routing_key: &self.routing_key,
-                mandatory: self.mandatory,
-                properties: &self.properties,
-                body: &self.body,
-            };
-            *sent = match channel.publish(&message) {
+            *sent = match channel.publish(&self.message()) {
                 Ok(Some(number)) => Sent::As(Rc::clone(channel), number),
                 Ok(None) => unreachable!("a session with a publisher switches confirms on"),
                 Err(PublishError::Closed(_)) => Sent::NotYet,
@@ -124,7 +130,8 @@ impl Outbox {
             bytes: Cell::new(0),
             max_bytes,
             timeout,
-            waiting: RefCell::default(),
+            line: RefCell::default(),
+            sender: RefCell::default(),
             ended: Cell::new(false),
         })
     }
@@ -138,7 +145,8 @@ impl Outbox {
     /// The session is gone.
     pub(super) fn end(&self) {
         self.ended.set(true);
-        self.waiting.borrow_mut().wake();
+        self.line.borrow_mut().let_all_in();
+        self.sender.borrow_mut().wake();
         for entry in &*self.entries.borrow() {
             entry.waiting.borrow_mut().wake();
         }
@@ -155,8 +163,15 @@ impl Outbox {
             .detach();
     }
 
-    /// Sends what is not sent yet, from `next` on, as far as there is room. `Ready`: the channel is closed.
-    fn poll_send(&self, channel: &Rc<Channel>, next: &mut u64, waker: &Waker) -> Poll<()> {
+    /// Sends what is not sent yet, from `next` on, as far as there is room; where there is none, `room` stands in line
+    /// for it. `Ready`: the channel is closed.
+    fn poll_send(
+        &self,
+        channel: &Rc<Channel>,
+        next: &mut u64,
+        room: &mut Option<Room>,
+        waker: &Waker,
+    ) -> Poll<()> {
         loop {
             let entry = {
                 let entries = self.entries.borrow();
@@ -164,21 +179,27 @@ impl Outbox {
                 entries.get(at).cloned()
             };
             let Some(entry) = entry else {
-                self.waiting.borrow_mut().add(waker);
+                self.sender.borrow_mut().add(waker);
                 // The end of the channel is worth waking up for, too.
                 return channel.poll_closed(waker).map(drop);
             };
-            match channel.poll_room(waker) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => entry.send(channel),
+            if room.is_some() || !channel.has_room() {
+                let room = room.get_or_insert_with(|| Room::new(channel, &entry.message()));
+                match room.poll(waker) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) => {}
+                }
             }
+            entry.send(channel);
+            *room = None;
             *next = entry.id + 1;
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.bytes.get() < self.max_bytes
+    fn let_in(&self) {
+        let mut line = self.line.borrow_mut();
+        line.let_in(self.bytes.get(), self.max_bytes);
     }
 
     fn add(&self, message: &Publish<'_>) -> Rc<Entry> {
@@ -194,9 +215,9 @@ impl Outbox {
             sent: RefCell::new(Sent::NotYet),
             waiting: RefCell::default(),
         });
-        self.bytes.set(self.bytes.get() + entry.size());
+        self.bytes.set(self.bytes.get() + size(message));
         self.entries.borrow_mut().push_back(Rc::clone(&entry));
-        self.waiting.borrow_mut().wake();
+        self.sender.borrow_mut().wake();
         entry
     }
 
@@ -209,16 +230,42 @@ impl Outbox {
             entries.remove(at);
         }
         drop(entries);
-        self.bytes.set(self.bytes.get() - entry.size());
-        self.waiting.borrow_mut().wake();
+        self.bytes.set(self.bytes.get() - size(&entry.message()));
+        self.let_in();
+    }
+}
+
+/// A publisher's way to room for one message, kept until the message is added or given up.
+struct Turn<'a> {
+    outbox: &'a Outbox,
+    size: usize,
+    step: Step,
+}
+
+impl Turn<'_> {
+    fn poll(&mut self, waker: &Waker) -> Poll<Result<(), PublishError>> {
+        let outbox = self.outbox;
+        let room = (outbox.bytes.get(), outbox.max_bytes);
+        let mut line = outbox.line.borrow_mut();
+        match outbox.ended.get() || line.advance(&mut self.step, self.size, room, waker) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.outbox.line.borrow_mut().leave(self.step, self.size);
+        self.outbox.let_in();
     }
 }
 
 async fn send(outbox: Weak<Outbox>, channel: Rc<Channel>) {
-    let mut next = 0;
+    let (mut next, mut room) = (0, None);
     // Cancelled: the kernel ends.
     let _ = wait(|waker| match outbox.upgrade() {
-        Some(outbox) => outbox.poll_send(&channel, &mut next, waker),
+        Some(outbox) => outbox.poll_send(&channel, &mut next, &mut room, waker),
         None => Poll::Ready(()),
     })
     .await;
@@ -250,18 +297,18 @@ impl Publisher {
     pub async fn publish_pending(&self, message: Publish<'_>) -> Result<Pending, PublishError> {
         let outbox = &self.outbox;
         let deadline = kernel::now() + outbox.timeout;
-        if !outbox.has_room() {
-            let room = wait_until(deadline, |waker| {
-                if outbox.has_room() || outbox.ended.get() {
-                    return Poll::Ready(Ok(()));
-                }
-                outbox.waiting.borrow_mut().add(waker);
-                Poll::Pending
-            });
+        let mut turn = Turn {
+            outbox,
+            size: size(&message),
+            step: Step::Outside,
+        };
+        if turn.poll(Waker::noop()).is_pending() {
+            let room = wait_until(deadline, |waker| turn.poll(waker));
             room.await
                 .unwrap_or(Err(PublishError::Deadline(outbox.timeout)))?;
         }
         let entry = outbox.add(&message);
+        drop(turn);
         let (outbox, place) = (Rc::clone(outbox), Rc::clone(&entry));
         let place = Place {
             outbox,

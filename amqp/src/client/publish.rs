@@ -41,7 +41,7 @@ impl Channel {
             return Err(PublishError::Invalid(Error::Invalid(text.into())));
         }
         let sent = kernel::now();
-        self.room().await?;
+        let _room = self.room(&message).await?;
         let number = self
             .core()
             .publish(&message)?
@@ -67,7 +67,7 @@ impl Channel {
     /// # Errors
     /// As [`Channel::publish_pending`].
     pub async fn publish_unconfirmed(&self, message: Publish<'_>) -> Result<(), PublishError> {
-        self.room().await?;
+        let _room = self.room(&message).await?;
         if let Some(number) = self.core().publish(&message)? {
             self.core().abandon_confirm(number);
         }
@@ -101,26 +101,33 @@ impl Channel {
         wait(|waker| self.core().poll_returned(waker)).await?
     }
 
+    /// Waits for room; `None`: there was some. To be kept until the message is written.
     #[inline]
-    async fn room(&self) -> Result<(), PublishError> {
-        if self.core().has_room() {
-            return Ok(());
+    async fn room(&self, message: &Publish<'_>) -> Result<Option<core::Room>, PublishError> {
+        match self.core().has_room() {
+            true => Ok(None),
+            false => self.wait_for_room(message).await.map(Some),
         }
+    }
+
+    async fn wait_for_room(&self, message: &Publish<'_>) -> Result<core::Room, PublishError> {
         let limit = self.core().core.options().publish_timeout;
-        let room = async {
-            match wait(|waker| self.core().poll_room(waker)).await {
-                Ok(room) => room.map_err(PublishError::Closed),
+        let mut room = core::Room::new(self.core(), message);
+        let wait = async {
+            match wait(|waker| room.poll(waker)).await {
+                Ok(result) => result.map_err(PublishError::Closed),
                 Err(cancelled) => Err(PublishError::Kernel(cancelled)),
             }
         };
-        match kernel::timeout_after(limit, room).await {
+        match kernel::timeout_after(limit, wait).await {
+            Ok(()) => Ok(room),
             Err(PublishError::Kernel(kernel::Error::TaskTimeout)) => {
                 Err(match self.connection().blocked() {
                     Some(reason) => PublishError::Blocked(reason),
                     None => PublishError::Deadline(limit),
                 })
             }
-            result => result,
+            Err(error) => Err(error),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::confirms::{Confirms, Outcome, fingerprint};
 use super::connection::Core;
 use super::ledger::Ledger;
+use super::line::Line;
 use super::message::{ConsumerState, Ended, Message, Names, Raw};
 use super::request::{Consume, Publish};
 use super::wakers::Wakers;
@@ -85,7 +86,9 @@ pub(super) struct State {
     pub(super) flowing: bool,
     pub(super) returns: VecDeque<Returned>,
     pub(super) next_consumer: u32,
-    /// Those that wait for room to publish, for returned messages, or for the end.
+    /// Those that wait for room to publish.
+    pub(super) publishers: Line,
+    /// Those that wait for all confirms, for returned messages, or for the end.
     pub(super) waiting: Wakers,
 }
 
@@ -115,6 +118,7 @@ impl Channel {
                 flowing: true,
                 returns: VecDeque::new(),
                 next_consumer: 1,
+                publishers: Line::default(),
                 waiting: Wakers::default(),
             }),
         })
@@ -199,35 +203,6 @@ impl Channel {
             .confirms
             .as_ref()
             .map_or(0, Confirms::pending)
-    }
-
-    /// Waits until a publish may go out: the server is not blocking, flow is on, window and buffer have room.
-    #[inline]
-    pub(crate) fn poll_room(&self, waker: &Waker) -> Poll<Result<(), Error>> {
-        let state = &mut *self.state.borrow_mut();
-        match &state.status {
-            Status::Open => {}
-            Status::Closing(_) => return Poll::Ready(Err(Error::ClosedByUs)),
-            Status::Closed(error) => return Poll::Ready(Err(error.clone())),
-        }
-        let window = state.confirms.as_ref().map_or(0, Confirms::pending);
-        let full = !state.flowing || window >= self.core.options().confirm_window;
-        if full {
-            state.waiting.add(waker);
-            return Poll::Pending;
-        }
-        self.core.poll_write_room(waker).map(Ok)
-    }
-
-    /// [`Channel::poll_room`] without waiting; a closed channel has no room.
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        let state = self.state.borrow();
-        let window = state.confirms.as_ref().map_or(0, Confirms::pending);
-        matches!(state.status, Status::Open)
-            && state.flowing
-            && window < self.core.options().confirm_window
-            && self.core.has_write_room()
     }
 
     /// Writes a message. Gives its number if the channel has confirms.
@@ -550,6 +525,7 @@ impl Channel {
             confirms.wake_all();
         }
         state.content = Assembler::new();
+        state.publishers.let_all_in();
         state.waiting.wake();
     }
 }

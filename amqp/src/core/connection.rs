@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::channel::Channel;
 use super::handshake::{Handshake, Negotiated, close_reason};
+use super::line::{Line, Step};
 use super::piece::Piece;
 use super::wakers::Wakers;
 use crate::codec::{Frame, FrameError, Method, WriteBuffer, encode, parse_frame};
@@ -48,7 +49,7 @@ pub(crate) struct Core {
     /// Whoever waits for the connection to open, close, block or unblock.
     watchers: RefCell<Wakers>,
     /// Publishers without room in the write buffer.
-    publishers: RefCell<Wakers>,
+    publishers: RefCell<Line>,
     /// The reader, while too much is buffered.
     reader: RefCell<Wakers>,
     /// Whoever gives dropped deliveries back.
@@ -176,7 +177,7 @@ impl Core {
             }
         }
         self.out.borrow_mut().swap(spare);
-        self.publishers.borrow_mut().wake();
+        self.let_publishers_in();
     }
 
     /// Waits until there is something to write.
@@ -193,22 +194,40 @@ impl Core {
         self.out.borrow().is_sealed()
     }
 
+    // --- room in the output ---
+
+    /// Bytes in the write buffer, and how many may be.
     #[inline]
-    pub(super) fn has_write_room(&self) -> bool {
-        self.out.borrow().len() < self.options.write_buffer_bytes && self.blocked.borrow().is_none()
+    fn write_room(&self) -> (usize, usize) {
+        let limit = match *self.blocked.borrow() {
+            Some(_) => 0,
+            None => self.options.write_buffer_bytes,
+        };
+        (self.out.borrow().len(), limit)
     }
 
     #[inline]
-    pub(super) fn poll_write_room(&self, waker: &Waker) -> Poll<()> {
-        if self.out.borrow().len() >= self.options.write_buffer_bytes {
-            self.publishers.borrow_mut().add(waker);
-            return Poll::Pending;
-        }
-        if self.blocked.borrow().is_some() {
-            self.watchers.borrow_mut().add(waker);
-            return Poll::Pending;
-        }
-        Poll::Ready(())
+    pub(super) fn has_write_room(&self) -> bool {
+        let (used, limit) = self.write_room();
+        self.publishers.borrow().has_room(used, limit)
+    }
+
+    /// Goes on in the line of publishers; see [`super::room::Room`].
+    pub(super) fn advance_in_buffer(&self, step: &mut Step, bytes: usize, waker: &Waker) -> bool {
+        let room = self.write_room();
+        let mut publishers = self.publishers.borrow_mut();
+        publishers.advance(step, bytes, room, waker)
+    }
+
+    pub(super) fn leave_buffer(&self, step: Step, bytes: usize) {
+        self.publishers.borrow_mut().leave(step, bytes);
+        self.let_publishers_in();
+    }
+
+    #[inline]
+    fn let_publishers_in(&self) {
+        let (used, limit) = self.write_room();
+        self.publishers.borrow_mut().let_in(used, limit);
     }
 
     /// A heartbeat is due.
@@ -410,6 +429,7 @@ impl Core {
     fn set_blocked(&self, blocked: Option<String>) {
         *self.blocked.borrow_mut() = blocked;
         self.watchers.borrow_mut().wake();
+        self.let_publishers_in();
     }
 
     // --- channels ---
@@ -555,13 +575,7 @@ impl Core {
         if let Some(call) = self.secret.borrow_mut().take() {
             call.answer(Err(error));
         }
-        for wakers in [
-            &self.writer,
-            &self.watchers,
-            &self.publishers,
-            &self.reader,
-            &self.returner,
-        ] {
+        for wakers in [&self.writer, &self.watchers, &self.reader, &self.returner] {
             wakers.borrow_mut().wake();
         }
     }
@@ -584,7 +598,7 @@ impl Core {
             channel.fail(error);
         }
         self.dropped.borrow_mut().clear();
-        self.publishers.borrow_mut().wake();
+        self.publishers.borrow_mut().let_all_in();
     }
 
     // --- bytes that wait for their consumers ---

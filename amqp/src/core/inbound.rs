@@ -8,6 +8,7 @@ use super::channel::{Carrier, Channel, Envelope, State, Status};
 use super::confirms::{Confirms, fingerprint};
 use super::ledger::Ledger;
 use super::message::Ended;
+use super::room::let_in;
 use crate::codec::{Content, Header, Method, Nack, encode};
 use crate::error::{Error, Returned};
 use crate::protocol::{AMQPClass, basic, channel, reply};
@@ -71,8 +72,8 @@ impl Channel {
             _ if !state.content.is_idle() => {
                 Err(content_error(crate::codec::ContentError::MethodInside))
             }
-            Method::Ack(ack) => confirm(state, ack.delivery_tag, ack.multiple, true),
-            Method::Nack(nack) => confirm(state, nack.delivery_tag, nack.multiple, false),
+            Method::Ack(ack) => self.on_confirm(state, ack.delivery_tag, ack.multiple, true),
+            Method::Nack(nack) => self.on_confirm(state, nack.delivery_tag, nack.multiple, false),
             Method::Publish(_) | Method::Reject(_) => Err(Error::protocol(
                 reply::COMMAND_INVALID,
                 "a server does not send basic.publish or basic.reject",
@@ -125,7 +126,7 @@ impl Channel {
                 });
                 self.core
                     .write(|out| encode::method(out, self.id, &AMQPClass::Channel(ok)));
-                state.waiting.wake();
+                let_in(state, &self.core);
                 Ok(())
             }
             AMQPClass::Basic(Basic::Return(returned)) => state
@@ -282,6 +283,31 @@ impl Channel {
         }
     }
 
+    #[inline]
+    fn on_confirm(
+        &self,
+        state: &mut State,
+        number: u64,
+        multiple: bool,
+        acked: bool,
+    ) -> Result<(), Error> {
+        let Some(confirms) = &mut state.confirms else {
+            return Err(Error::protocol(
+                reply::COMMAND_INVALID,
+                "a confirm on a channel without confirms",
+            ));
+        };
+        confirms.settle(number, multiple, acked).map_err(|error| {
+            let text = format!("a confirm for publish {}, which was never made", error.0);
+            Error::protocol(reply::COMMAND_INVALID, text)
+        })?;
+        if confirms.pending() == 0 {
+            state.waiting.wake();
+        }
+        let_in(state, &self.core);
+        Ok(())
+    }
+
     fn nack_now(&self, state: &mut State, tag: u64) {
         if state.ledger.settle(tag).is_ok() {
             let nack = Nack {
@@ -314,22 +340,6 @@ fn next_call(state: &mut State, waits_for: impl FnOnce((u16, u16)) -> bool) -> O
 fn received(ledger: &mut Ledger, tag: u64, no_ack: bool) -> Result<(), Error> {
     ledger.received(tag, no_ack).map_err(|order| {
         let text = format!("delivery tag {tag} where {} was due", order.expected);
-        Error::protocol(reply::COMMAND_INVALID, text)
-    })
-}
-
-#[inline]
-fn confirm(state: &mut State, number: u64, multiple: bool, acked: bool) -> Result<(), Error> {
-    let Some(confirms) = &mut state.confirms else {
-        return Err(Error::protocol(
-            reply::COMMAND_INVALID,
-            "a confirm on a channel without confirms",
-        ));
-    };
-    let settled = confirms.settle(number, multiple, acked);
-    state.waiting.wake();
-    settled.map_err(|error| {
-        let text = format!("a confirm for publish {}, which was never made", error.0);
         Error::protocol(reply::COMMAND_INVALID, text)
     })
 }

@@ -14,10 +14,12 @@ mod connection;
 pub(crate) mod handshake;
 mod inbound;
 pub(crate) mod ledger;
+mod line;
 mod message;
 pub(crate) mod ops;
 mod piece;
 mod request;
+mod room;
 mod topology;
 mod wakers;
 
@@ -25,10 +27,12 @@ pub(crate) use call::{Call, GET, GET_NO_ACK, Reply};
 pub(crate) use channel::{Channel, Settle};
 pub(crate) use connection::Core;
 pub use handshake::Negotiated;
+pub(crate) use line::{Line, Step};
 pub use message::Message;
 pub(crate) use message::{ConsumerState, Ended, Raw};
 pub(crate) use request::short;
 pub use request::{Consume, ExchangeDeclare, Publish, QueueDeclare, QueueOk};
+pub(crate) use room::Room;
 pub use topology::{Binding, Topology};
 pub(crate) use wakers::Wakers;
 

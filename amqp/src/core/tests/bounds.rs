@@ -2,6 +2,66 @@
 
 use super::*;
 
+/// A publisher who asks now would have to wait.
+fn is_full(channel: &Rc<Channel>) -> bool {
+    let mut room = Room::new(channel, &Publish::new("", "q", b"x"));
+    room.poll(Waker::noop()).is_pending()
+}
+
+/// Publishers in line are let in as confirms come and bytes leave: each is woken once, in its turn.
+#[test]
+fn publishers_are_let_in_one_after_the_other() {
+    let mut script = Script::opened_with(ConnectOptions {
+        write_buffer_bytes: 500,
+        confirm_window: 3,
+        ..ConnectOptions::default()
+    });
+    let channel = script.open_channel();
+    script.confirms(&channel);
+    let message = Publish::new("", "q", &[b'x'; 180]);
+    let mut line: Vec<_> = (0..1000).map(|_| Room::new(&channel, &message)).collect();
+    let mut published = 0;
+    while !line.is_empty() {
+        let ready: Vec<bool> = line
+            .iter_mut()
+            .map(|room| room.poll(Waker::noop()).is_ready())
+            .collect();
+        let count = ready.iter().filter(|ready| **ready).count();
+        assert!(ready[..count].iter().all(|ready| *ready), "from the front");
+        assert!((1..=3).contains(&count), "{count}");
+        for room in line.drain(..count) {
+            channel.publish(&message).unwrap();
+            published += 1;
+            drop(room);
+        }
+        assert!(channel.unconfirmed() <= 3);
+        assert!(script.output().len() < 1000);
+        let ack = crate::codec::Ack {
+            delivery_tag: published,
+            multiple: true,
+        };
+        encode::ack(&mut script.bytes, 1, ack);
+        script.feed();
+    }
+    assert_eq!(published, 1000);
+    assert!(channel.has_room());
+
+    // The channel's end is told to all at once.
+    script.core.write(|out| out.resize(600, 0));
+    let mut line: Vec<_> = (0..10).map(|_| Room::new(&channel, &message)).collect();
+    assert!(
+        line.iter_mut()
+            .all(|room| room.poll(Waker::noop()).is_pending())
+    );
+    script.core.fail(Error::ClosedByUs);
+    for room in &mut line {
+        assert_eq!(
+            room.poll(Waker::noop()),
+            Poll::Ready(Err(Error::ClosedByUs))
+        );
+    }
+}
+
 #[test]
 fn reading_and_publishing_wait_where_their_bounds_say() {
     let options = ConnectOptions {
@@ -27,7 +87,7 @@ fn reading_and_publishing_wait_where_their_bounds_say() {
         assert!(channel.has_room());
         channel.publish(&Publish::new("", "q", b"x")).unwrap();
     }
-    assert!(!channel.has_room() && channel.poll_room(Waker::noop()).is_pending());
+    assert!(!channel.has_room() && is_full(&channel));
     encode::ack(
         &mut script.bytes,
         1,
@@ -51,7 +111,7 @@ fn reading_and_publishing_wait_where_their_bounds_say() {
         connection_method(connection::AMQPMethod::Blocked(blocked)),
     );
     script.feed();
-    assert!(!channel.has_room() && channel.poll_room(Waker::noop()).is_pending());
+    assert!(!channel.has_room() && is_full(&channel));
     assert_eq!(script.core.blocked().as_deref(), Some("low on memory"));
     let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
     method(&mut script.bytes, 0, connection_method(unblocked));

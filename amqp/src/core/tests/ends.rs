@@ -70,7 +70,7 @@ impl Waits {
         );
         assert_eq!(self.channel.closed().as_ref(), Some(cause));
         assert!(matches!(
-            self.channel.poll_room(Waker::noop()),
+            Room::new(&self.channel, &Publish::new("", "q", b"x")).poll(Waker::noop()),
             Poll::Ready(Err(_))
         ));
         assert!(matches!(

@@ -8,8 +8,10 @@
 //!   Other threads reach the kernel through [`Handle`], [`inbox`] and [`Bell`].
 //! * **Cancellation is an error at the trap**, so a task can clean up, with further awaits.
 //!   `handle.cancel().await` returns when the task has really ended.
-//! * **Timeouts nest** and say whose they were.
+//! * **Timeouts nest**, say whose they were, and always end.
 //! * **Futures of the ecosystem run** by being awaited: they get a real, thread-safe `Waker`.
+//! * **Tests need no time and no luck**: [`sim`] runs a program on a clock that jumps, in an order
+//!   drawn from a seed, and cancels it at every await.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,13 +30,57 @@
 //! }).unwrap();
 //! ```
 //!
-//! # Reading order
+//! # A tour
+//!
+//! Start with [`run`], [`spawn`] and [`JoinHandle`]; then [`sleep`], [`timeout_after`] and
+//! [`Error`], which is what any wait may come back with; then what you need of these:
+//!
+//! | for | there is |
+//! |---|---|
+//! | tasks that end together | [`TaskGroup`] |
+//! | a part that must not be interrupted; a future that knows nothing of us | [`shield`]; [`foreign`] |
+//! | tasks that wait for each other | [`sync`]: events, locks, semaphores, conditions, barriers, mailboxes, one-shots |
+//! | sockets; streams, buffered; raw descriptors | [`net`]; [`io`]; [`AsyncFd`] |
+//! | work that blocks | [`run_in_thread`] |
+//! | children and workers in processes; signals | [`process`]; [`signal`] |
+//! | news from other threads | [`inbox`] for items, [`Bell`] for "now", [`Handle`] for tasks |
+//! | time, names, who waits for what | [`now`], [`JoinHandle::name`], [`ps()`] |
+//! | looking on from outside | [`Builder::monitor`], [`Observer`], [`Builder::slow_step`] |
+//! | tests | [`ManualClock`], [`sim::Sim`], [`sim::pipe`], [`sim::cancel_everywhere`] |
+//! | primitives of one's own | [`ask`], [`Trap`], [`WaitQueue`] |
+//!
+//! # Errors, and what to do with them
+//!
+//! Every wait may come back with [`Error::Cancelled`] or one of the three timeouts; `?` passes them
+//! on, and that is nearly always right. An error type of your own needs `From<kernel::Error>` and
+//! no more. In an `io::Error` it travels inside: [`Error::in_io`] finds it. A task that is told to
+//! stop may still await (flush, say goodbye), for the cleanup budget of 5 seconds
+//! ([`Builder::cleanup_budget`]); then, or at a second cancel, its future is dropped. Every item's
+//! documentation says under *Cancellation* what is lost or kept.
+//!
+//! # What it promises
+//!
+//! Ready tasks run in the order in which they became ready. A step is one poll, and nothing
+//! interrupts it; but a turn of the loop is bounded, in steps and in time, and a task whose
+//! operations never have to wait yields now and then, so no task that reaches an await keeps
+//! deadlines and I/O of others from being served. `run` returns when `main` has ended *and* every
+//! other task has, cancelled if need be. A panic is caught at its task and given to who joins it;
+//! if nobody does, it is logged with the task's name and where it was spawned.
+//!
+//! # Features
+//!
+//! `signal` ([`signal`]) and `process` ([`process`]) are on by default and bring `signal-hook`;
+//! without them the crate depends on mio, slab, log and libc. Linux is what it is tested on.
+//!
+//! # Reading the source
 //!
 //! `trap.rs` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
 //! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
-//! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it.
+//! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it, and
+//! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
-//! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]).
+//! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]), TLS (it needs
+//! nothing of a kernel but a stream).
 
 #![warn(missing_docs)]
 
@@ -96,3 +142,7 @@ pub use trap::{Ask, Registered, Trap, Yield, ask};
 pub use wait::WaitQueue;
 pub use watch::{Observed, Observer, TaskAccount};
 pub use workers::run_in_thread;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

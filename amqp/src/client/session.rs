@@ -174,11 +174,8 @@ impl Session {
                 Ok(live) => {
                     self.lives += 1;
                     self.failures = 0;
-                    log::info!(
-                        "amqp: connected to {} (session {})",
-                        host.address(),
-                        self.lives
-                    );
+                    let (address, life) = (host.address(), self.lives);
+                    log::info!("{}: connected to {address} (session {life})", self.name());
                     if let Some(outbox) = &self.outbox {
                         outbox.begin(Rc::clone(live.channel.core()));
                     }
@@ -193,11 +190,17 @@ impl Session {
                         return Err(error);
                     }
                     if self.failures == 1 {
-                        log::warn!("amqp: {error}; trying again until it works");
+                        log::warn!("{}: {error}; trying again until it works", self.name());
                     }
                 }
             }
         }
+    }
+
+    /// What the log calls it: the connection's name, if it was given one.
+    fn name(&self) -> &str {
+        let name = self.hosts[0].connection_name.as_deref();
+        name.unwrap_or("amqp")
     }
 
     /// Waits for the next thing to know: connected, lost, blocked, unblocked.
@@ -225,16 +228,17 @@ impl Session {
         match change.await? {
             Ok(Some(reason)) => {
                 self.told_blocked = true;
-                log::warn!("amqp: the server blocks publishers: {reason}");
+                log::warn!("{}: the server blocks publishers: {reason}", self.name());
                 Ok(SessionEvent::Blocked(reason))
             }
             Ok(None) => {
                 self.told_blocked = false;
-                log::info!("amqp: the server no longer blocks publishers");
+                log::info!("{}: the server no longer blocks publishers", self.name());
                 Ok(SessionEvent::Unblocked)
             }
             Err(error) => {
-                log::warn!("amqp: lost {}: {error}", core.options().address());
+                let address = core.options().address();
+                log::warn!("{}: lost {address}: {error}", self.name());
                 self.live = None;
                 // Also the first attempt after a loss waits a moment: everybody else was lost too.
                 self.failures = 1;

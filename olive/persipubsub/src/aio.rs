@@ -37,7 +37,7 @@ use crate::error::Result;
 use crate::op::{Done, Op, Publish};
 use crate::publisher::{SendOptions, joined};
 use crate::subscriber::{Batch, RECEIVE_TIMEOUT, SLOW_POLL};
-use crate::sys::ANY;
+use crate::sys::{ANY, lock};
 
 /// Sends messages without blocking the kernel's thread.
 #[derive(Debug, Clone)]
@@ -295,7 +295,7 @@ impl Ear {
 
     /// Ends when `queue` was rung after `seen` was taken.
     fn changed(&self, queue: u32, seen: u32) -> Changed {
-        let mut thread = self.1.lock().expect("no panic happens under this lock");
+        let mut thread = lock(&self.1);
         if thread.is_none() {
             let shared = self.0.clone();
             let builder = std::thread::Builder::new().name("persipubsub-ear".to_owned());
@@ -334,9 +334,7 @@ impl Drop for Ear {
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.waiting
-            .lock()
-            .expect("no panic happens under this lock")
+        lock(&self.waiting)
     }
 
     fn listen(&self) {

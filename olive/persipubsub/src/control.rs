@@ -95,10 +95,7 @@ impl Control {
     /// As [`initialize`](Self::initialize).
     pub fn reinitialize(&self, setup: &Setup) -> Result<()> {
         if !self.initialize(setup)? {
-            self.env
-                .execute(setup.ops()?)
-                .into_iter()
-                .try_for_each(|answer| answer.map(|_| ()))?;
+            self.env.execute_all(setup.ops()?)?;
         }
         Ok(())
     }
@@ -160,10 +157,7 @@ impl Control {
             .iter()
             .map(|name| Op::RemoveQueue { name: name.clone() })
             .collect();
-        self.env
-            .execute(ops)
-            .into_iter()
-            .try_for_each(|answer| answer.map(|_| ()))?;
+        self.env.execute_all(ops)?;
         Ok(names.len())
     }
 

@@ -16,7 +16,7 @@ use crate::lease::{Ask, Leases, Look};
 use crate::op::{Done, Op};
 use crate::record::{Head, QueueId};
 use crate::space::Space;
-use crate::sys::{self, Bell, ByteLocks};
+use crate::sys::{self, Bell, ByteLocks, lock};
 use crate::trees::Trees;
 use crate::tx::Tx;
 
@@ -97,7 +97,7 @@ struct Registered(PathBuf);
 
 impl Registered {
     fn new(path: &Path) -> Result<Self> {
-        let mut open = OPEN.lock().expect("no panic happens under this lock");
+        let mut open = lock(&OPEN);
         let pid = std::process::id();
         match open.get(path) {
             None => _ = open.insert(path.to_owned(), pid),
@@ -110,9 +110,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        OPEN.lock()
-            .expect("no panic happens under this lock")
-            .remove(&self.0);
+        lock(&OPEN).remove(&self.0);
     }
 }
 
@@ -209,10 +207,7 @@ impl Engine {
             return Ok(trees);
         }
         // LMDB wants one thread at a time to open trees.
-        let _alone = self
-            .opening
-            .lock()
-            .expect("no panic happens under this lock");
+        let _alone = lock(&self.opening);
         if self.trees.get().is_none() {
             let read = self.env.read_txn()?;
             let found = Trees::open(&self.env, &read)?;
@@ -227,10 +222,7 @@ impl Engine {
     /// Creates the store and applies `ops`, in one transaction. Answers `false` and does nothing if
     /// it was there.
     pub(crate) fn initialize(&self, ops: &[Op]) -> Result<bool> {
-        let _alone = self
-            .opening
-            .lock()
-            .expect("no panic happens under this lock");
+        let _alone = lock(&self.opening);
         let mut txn = self.env.write_txn()?;
         if self.trees.get().is_some() || Trees::open(&self.env, &txn)?.is_some() {
             return Ok(false);
@@ -288,11 +280,7 @@ impl Engine {
             self.env.clear_stale_readers()?;
         }
         let trees = *self.trees()?;
-        let cached = self
-            .config
-            .lock()
-            .expect("no panic happens under this lock")
-            .clone();
+        let cached = lock(&self.config).clone();
         let mut tx = Tx::begin(trees, self.env.write_txn()?, &cached, self.leases.now_ms())?;
         let mut pages = 0;
         for op in ops {
@@ -309,10 +297,7 @@ impl Engine {
         }
         let (config, rung) = tx.commit()?;
         if config.version != cached.version {
-            *self
-                .config
-                .lock()
-                .expect("no panic happens under this lock") = config;
+            *lock(&self.config) = config;
         }
         rung.iter().for_each(|queue| self.bell.ring(queue.0));
         Ok(())
@@ -332,10 +317,7 @@ impl Engine {
     pub(crate) fn config(&self, txn: &RoTxn) -> Result<Arc<Config>> {
         let trees = self.trees()?;
         let version = trees.global(txn)?.config_version;
-        let mut cached = self
-            .config
-            .lock()
-            .expect("no panic happens under this lock");
+        let mut cached = lock(&self.config);
         if cached.version != version {
             *cached = Arc::new(trees.config(txn, version)?);
         }

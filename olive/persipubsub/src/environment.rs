@@ -159,6 +159,13 @@ impl Environment {
         self.0.group.execute(ops)
     }
 
+    /// The same for a batch of which every operation has to succeed: answers the first error.
+    pub(crate) fn execute_all(&self, ops: Vec<Op>) -> Result<()> {
+        self.execute(ops)
+            .into_iter()
+            .try_for_each(|answer| answer.map(|_| ()))
+    }
+
     /// Hands a batch to the store thread and returns at once. All submitted batches are carried out
     /// in the order in which they came.
     pub fn submit(&self, ops: Vec<Op>) -> Ticket {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::op::{Done, Op};
+use crate::sys::lock;
 
 /// So many turns of the processor without a newcomer end the gathering of a group.
 const IDLE_YIELDS: u32 = 16;
@@ -64,7 +65,7 @@ impl Entry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic happens under this lock")
+        lock(&self.state)
     }
 
     fn notify(&self, change: impl FnOnce(&mut State)) {
@@ -229,7 +230,7 @@ impl Drop for Group {
 
 impl Shared {
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().expect("no panic happens under this lock")
+        lock(&self.line)
     }
 
     /// One group: take all that waits, run it, answer, pass the lead on.

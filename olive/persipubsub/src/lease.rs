@@ -22,7 +22,7 @@ use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 use crate::error::{Error, Resource, Result};
 use crate::record::{Front, Head, Lease, NEVER, QueueId, entry_key, entry_seq, span};
 use crate::subscriber::BATCH_BYTES;
-use crate::sys::{self, ByteLocks};
+use crate::sys::{self, ByteLocks, lock};
 use crate::trees::{Tree, Trees};
 
 /// The size of the volatile environment, allocated at once, so that taking a lease needs no disk
@@ -309,16 +309,9 @@ impl Leases {
             };
             match attempts {
                 0 => _ = self.leases.delete(&mut txn, &key)?,
-                _ => self.leases.put(
-                    &mut txn,
-                    &key,
-                    &Lease {
-                        owner: 0,
-                        attempts,
-                        until_ms: NEVER,
-                    }
-                    .encode(),
-                )?,
+                _ => self
+                    .leases
+                    .put(&mut txn, &key, &Lease::ended(attempts).encode())?,
             }
             front.next = front.next.min(taken.seq);
         }
@@ -357,10 +350,7 @@ impl Leases {
 
     /// Notes that messages are settled; their leases go with the next transaction.
     pub(crate) fn settled(&self, queue: QueueId, seqs: &[u64]) {
-        let mut settled = self
-            .settled
-            .lock()
-            .expect("no panic happens under this lock");
+        let mut settled = lock(&self.settled);
         settled.extend(seqs.iter().map(|seq| (queue, *seq)));
     }
 
@@ -432,16 +422,8 @@ impl Leases {
             if trees.queued.get(read, &key)?.is_none() {
                 self.leases.delete(txn, &key)?;
             } else if lease.owner != 0 {
-                self.leases.put(
-                    txn,
-                    &key,
-                    &Lease {
-                        owner: 0,
-                        until_ms: NEVER,
-                        ..lease
-                    }
-                    .encode(),
-                )?;
+                let ended = Lease::ended(lease.attempts);
+                self.leases.put(txn, &key, &ended.encode())?;
                 front.next = front.next.min(seq);
             }
             some |= lease.owner != 0;
@@ -482,12 +464,7 @@ impl Leases {
 
     /// Answers whether there was anything to forget.
     fn forget_settled(&self, txn: &mut RwTxn) -> Result<bool> {
-        let settled = std::mem::take(
-            &mut *self
-                .settled
-                .lock()
-                .expect("no panic happens under this lock"),
-        );
+        let settled = std::mem::take(&mut *lock(&self.settled));
         for (queue, seq) in &settled {
             self.leases.delete(txn, &entry_key(*queue, *seq))?;
         }

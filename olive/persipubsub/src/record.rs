@@ -170,73 +170,67 @@ impl Global {
     }
 }
 
-/// Counters of one queue, kept so that nothing is ever counted by a scan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Count {
-    /// Entries in `queued`.
-    pub ready: u64,
-    /// Entries in `parked`.
-    pub parked: u64,
-    /// Bytes of the bodies of both.
-    pub bytes: u64,
-    /// Grows whenever an entry may have come (back) before others that are already there.
-    pub epoch: u64,
-}
-
-impl Count {
-    pub(crate) fn encode(&self) -> [u8; 32] {
-        let mut out = [0; 32];
-        out[0..8].copy_from_slice(&self.ready.to_le_bytes());
-        out[8..16].copy_from_slice(&self.parked.to_le_bytes());
-        out[16..24].copy_from_slice(&self.bytes.to_le_bytes());
-        out[24..32].copy_from_slice(&self.epoch.to_le_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
-        Count {
-            ready: le64(bytes, 0),
-            parked: le64(bytes, 8),
-            bytes: le64(bytes, 16),
-            epoch: le64(bytes, 24),
+/// A record whose fields have their places, little-endian.
+macro_rules! record {
+    ($(#[$about:meta])* $name:ident, $len:literal bytes {
+        $($(#[$doc:meta])* $field:ident: $kind:ident at $at:literal,)*
+    }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct $name {
+            $($(#[$doc])* pub $field: $kind,)*
         }
+
+        impl $name {
+            pub(crate) const LEN: usize = $len;
+
+            pub(crate) fn encode(&self) -> [u8; Self::LEN] {
+                let mut out = [0; Self::LEN];
+                $(out[$at..$at + size_of::<$kind>()].copy_from_slice(&self.$field.to_le_bytes());)*
+                out
+            }
+
+            pub(crate) fn decode(bytes: &[u8]) -> Self {
+                let part = |at: usize, len: usize| &bytes[at..at + len];
+                $(let $field = part($at, size_of::<$kind>());)*
+                $name {
+                    $($field: $kind::from_le_bytes($field.try_into().expect("as long as its kind")),)*
+                }
+            }
+        }
+    };
+}
+
+record! {
+    /// Counters of one queue, kept so that nothing is ever counted by a scan.
+    #[derive(Default)]
+    Count, 32 bytes {
+        /// Entries in `queued`.
+        ready: u64 at 0,
+        /// Entries in `parked`.
+        parked: u64 at 8,
+        /// Bytes of the bodies of both.
+        bytes: u64 at 16,
+        /// Grows whenever an entry may have come (back) before others that are already there.
+        epoch: u64 at 24,
     }
 }
 
-/// The head of a message's record; an inline body follows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
-    /// How many queues (dead-letter queues included) still hold it.
-    pub refs: u32,
-    /// Bytes of the body.
-    pub len: u32,
-    /// When it was sent, in milliseconds of the store's clock.
-    pub sent_ms: u64,
-    /// When it expires by its own wish; [`NEVER`] if only the high-water mark's timeout counts.
-    pub expires_ms: u64,
+record! {
+    /// The head of a message's record; an inline body follows it.
+    Head, 24 bytes {
+        /// How many queues (dead-letter queues included) still hold it.
+        refs: u32 at 0,
+        /// Bytes of the body.
+        len: u32 at 4,
+        /// When it was sent, in milliseconds of the store's clock.
+        sent_ms: u64 at 8,
+        /// When it expires by its own wish; [`NEVER`] if only the high-water mark's timeout counts.
+        expires_ms: u64 at 16,
+    }
 }
 
 impl Head {
-    pub(crate) const LEN: usize = 24;
-
-    pub(crate) fn encode(&self) -> [u8; Self::LEN] {
-        let mut out = [0; Self::LEN];
-        out[0..4].copy_from_slice(&self.refs.to_le_bytes());
-        out[4..8].copy_from_slice(&self.len.to_le_bytes());
-        out[8..16].copy_from_slice(&self.sent_ms.to_le_bytes());
-        out[16..24].copy_from_slice(&self.expires_ms.to_le_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
-        Head {
-            refs: le32(bytes, 0),
-            len: le32(bytes, 4),
-            sent_ms: le64(bytes, 8),
-            expires_ms: le64(bytes, 16),
-        }
-    }
-
     pub(crate) fn is_inline(&self) -> bool {
         self.len as usize <= INLINE_MAX
     }
@@ -260,44 +254,39 @@ pub(crate) fn parked_parts(bytes: &[u8]) -> (u32, u64) {
     (le32(bytes, 0), le64(bytes, 4))
 }
 
-/// A lease, in the volatile environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lease {
-    /// Which environment holds it; 0 when nobody does and only the attempts are remembered.
-    pub owner: u32,
-    /// Attempts so far, this one included.
-    pub attempts: u32,
-    /// When it ends, in milliseconds of the store's clock.
-    pub until_ms: u64,
+record! {
+    /// A lease, in the volatile environment.
+    Lease, 16 bytes {
+        /// Which environment holds it; 0 when nobody does and only the attempts are remembered.
+        owner: u32 at 0,
+        /// Attempts so far, this one included.
+        attempts: u32 at 4,
+        /// When it ends, in milliseconds of the store's clock.
+        until_ms: u64 at 8,
+    }
 }
 
 impl Lease {
-    pub(crate) fn encode(&self) -> [u8; 16] {
-        let mut out = [0; 16];
-        out[0..4].copy_from_slice(&self.owner.to_le_bytes());
-        out[4..8].copy_from_slice(&self.attempts.to_le_bytes());
-        out[8..16].copy_from_slice(&self.until_ms.to_le_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
+    /// What is left of a lease: how often it was tried.
+    pub(crate) fn ended(attempts: u32) -> Self {
         Lease {
-            owner: le32(bytes, 0),
-            attempts: le32(bytes, 4),
-            until_ms: le64(bytes, 8),
+            owner: 0,
+            attempts,
+            until_ms: NEVER,
         }
     }
 }
 
-/// Where the leases of one queue stand, in the volatile environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Front {
-    /// No entry before this sequence is both queued and free.
-    pub next: u64,
-    /// No lease ends before this.
-    pub earliest_ms: u64,
-    /// The queue's epoch for which `next` holds; in another one `next` is 0.
-    pub epoch: u64,
+record! {
+    /// Where the leases of one queue stand, in the volatile environment.
+    Front, 24 bytes {
+        /// No entry before this sequence is both queued and free.
+        next: u64 at 0,
+        /// No lease ends before this.
+        earliest_ms: u64 at 8,
+        /// The queue's epoch for which `next` holds; in another one `next` is 0.
+        epoch: u64 at 16,
+    }
 }
 
 impl Front {
@@ -308,22 +297,6 @@ impl Front {
             next,
             epoch,
             ..self
-        }
-    }
-
-    pub(crate) fn encode(&self) -> [u8; 24] {
-        let mut out = [0; 24];
-        out[0..8].copy_from_slice(&self.next.to_le_bytes());
-        out[8..16].copy_from_slice(&self.earliest_ms.to_le_bytes());
-        out[16..24].copy_from_slice(&self.epoch.to_le_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
-        Front {
-            next: le64(bytes, 0),
-            earliest_ms: le64(bytes, 8),
-            epoch: le64(bytes, 16),
         }
     }
 }

@@ -220,10 +220,7 @@ impl Subscriber {
         }
         let any = !ops.is_empty();
         if any {
-            self.env
-                .execute(ops)
-                .into_iter()
-                .try_for_each(|answer| answer.map(|_| ()))?;
+            self.env.execute_all(ops)?;
             let gone = [&look.expired, &look.passed, &look.spent];
             gone.into_iter()
                 .for_each(|seqs| self.env.engine().leases.settled(queue, seqs));

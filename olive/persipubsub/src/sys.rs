@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
@@ -235,6 +236,11 @@ fn fallocate(file: &File, mode: i32, len: u64) -> io::Result<()> {
             error => Err(error),
         },
     }
+}
+
+/// Every lock of this crate is held for moments in which nothing can panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic happens under this lock")
 }
 
 /// Milliseconds since the machine started, time asleep included; steps of the wall clock do not

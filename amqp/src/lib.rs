@@ -26,7 +26,9 @@ mod testing;
 mod tls;
 mod uri;
 
-pub use core::{Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk};
+pub use core::{
+    Consume, ExchangeDeclare, Message, Negotiated, NoWait, Publish, QueueDeclare, QueueOk,
+};
 pub use error::{CloseReason, Error, ErrorKind, PublishError, Returned};
 pub use options::{ConnectOptions, Mechanism};
 pub use tls::{ServerName, TlsError, TlsOptions};

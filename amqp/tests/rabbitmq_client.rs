@@ -193,6 +193,61 @@ fn every_operation() {
 
 #[test]
 #[ignore = "needs RabbitMQ: tests/run"]
+fn every_operation_without_an_answer() {
+    on_kernel(async {
+        let connection = Connection::open(options()).await.unwrap();
+        let channel = connection.channel().await.unwrap();
+        let none = FieldTable::default;
+        let (x, y, q) = (name("no-wait-x"), name("no-wait-y"), name("no-wait-q"));
+        let now = channel.no_wait();
+        now.exchange_declare(ExchangeDeclare::fanout(&x)).unwrap();
+        now.exchange_declare(ExchangeDeclare::fanout(&y)).unwrap();
+        now.exchange_bind(&y, &x, "", none()).unwrap();
+        now.queue_declare(QueueDeclare::new(&q)).unwrap();
+        now.queue_bind(&q, &y, "", none()).unwrap();
+        now.confirm_select().unwrap();
+        now.confirm_select().unwrap();
+        let message = Publish::new(&x, "", b"through both").mandatory();
+        channel.publish(message).await.unwrap();
+        channel.publish(message).await.unwrap();
+        now.queue_purge(&q).unwrap();
+        channel.publish(message).await.unwrap();
+        let mut consumer = channel.consume_no_wait(Consume::new(&q)).unwrap();
+        let delivered = delivery(&mut consumer).await;
+        assert_eq!(
+            (delivered.delivery_tag(), &*delivered.body),
+            (1, &b"through both"[..])
+        );
+        delivered.ack().unwrap();
+        consumer.cancel_no_wait().unwrap();
+        now.exchange_unbind(&y, &x, "", none()).unwrap();
+        let unbound = channel.publish(message).await.unwrap_err();
+        assert!(matches!(unbound, PublishError::Unroutable(_)), "{unbound}");
+        now.exchange_delete(&x, false).unwrap();
+        now.exchange_delete(&y, false).unwrap();
+        now.queue_delete(&q, true, true).unwrap();
+        // A request that waits is answered after all of them are done; the queue was deleted, as nobody consumed.
+        let declared = channel.queue_declare(QueueDeclare::new(&q).passive());
+        let error = declared.await.unwrap_err();
+        assert_eq!(error.close_reason().map(|reason| reason.code), Some(404));
+
+        // Refused: the channel is closed with the reason, whoever asks next.
+        let channel = connection.channel().await.unwrap();
+        let mut consumer = channel.consume_no_wait(Consume::new(&q)).unwrap();
+        let ConsumerEvent::Closed(error) = consumer.next().await else {
+            panic!("there is no such queue")
+        };
+        let reason = error.close_reason().unwrap();
+        assert_eq!((reason.code, reason.method), (404, (60, 20)));
+        assert_eq!(channel.no_wait().queue_purge(&q), Err(error));
+        let channel = connection.channel().await.unwrap();
+        let nameless = channel.no_wait().queue_declare(QueueDeclare::new(""));
+        assert!(matches!(nameless, Err(Error::Invalid(_))), "{nameless:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: tests/run"]
 fn unroutable_messages_come_back_to_their_publisher() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();

@@ -6,7 +6,7 @@ use super::delivery::Delivery;
 use super::wait;
 use crate::core::ops::{self, Op};
 use crate::core::{
-    self, Call, Consume, ExchangeDeclare, QueueDeclare, QueueOk, Raw, Reply, Settle,
+    self, Call, Consume, ExchangeDeclare, NoWait, QueueDeclare, QueueOk, Raw, Reply, Settle,
 };
 use crate::error::Error;
 use crate::protocol::{FieldTable, reply};
@@ -103,6 +103,11 @@ impl Channel {
             }
             Reply::Got(_) => unreachable!("only basic.get is answered by a message"),
         }
+    }
+
+    /// The requests that ask for no answer.
+    pub fn no_wait(&self) -> NoWait<'_> {
+        NoWait::new(self.core())
     }
 
     // --- exchanges ---
@@ -265,6 +270,15 @@ impl Channel {
         let consumer = Consumer::new(self.clone(), state);
         answered(&call, self.limit()).await?;
         Ok(consumer)
+    }
+
+    /// [`Channel::consume`] without an answer: if the server refuses, the channel closes, and the consumer yields that.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], or the channel's end.
+    pub fn consume_no_wait(&self, consume: Consume) -> Result<Consumer, Error> {
+        let state = self.core().consume_no_wait(&consume)?;
+        Ok(Consumer::new(self.clone(), state))
     }
 
     /// Takes one message from a queue, if there is one. For many, [`Channel::consume`].

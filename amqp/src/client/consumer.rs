@@ -122,6 +122,19 @@ impl Consumer {
             .await
             .map(drop)
     }
+
+    /// [`Consumer::cancel`] without an answer. What was not taken, and what still comes, is given back. The tag stays in
+    /// use on the channel.
+    ///
+    /// # Errors
+    /// The channel's end.
+    pub fn cancel_no_wait(self) -> Result<(), Error> {
+        let over = self.state.ended.borrow().is_some();
+        match over {
+            true => Ok(()),
+            false => self.channel.core().cancel_consumer_no_wait(&self.state),
+        }
+    }
 }
 
 impl Drop for Consumer {

@@ -36,7 +36,7 @@ mod session;
 mod transport;
 
 pub use crate::core::{
-    Binding, Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk,
+    Binding, Consume, ExchangeDeclare, Message, Negotiated, NoWait, Publish, QueueDeclare, QueueOk,
     Topology,
 };
 pub use crate::options::{ConnectOptions, Mechanism};

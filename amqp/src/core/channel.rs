@@ -6,6 +6,7 @@ use super::connection::Core;
 use super::ledger::Ledger;
 use super::line::Line;
 use super::message::{ConsumerState, Ended, Message, Names, Raw};
+use super::no_wait::unanswered;
 use super::request::{Consume, Publish};
 use super::wakers::Wakers;
 use crate::codec::{Ack, Assembler, Nack, Reject, encode, fits_short};
@@ -196,6 +197,12 @@ impl Channel {
         self.state.borrow().confirms.is_some()
     }
 
+    /// The server confirms what is published from now on.
+    pub(super) fn begin_confirms(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.confirms.get_or_insert_with(Confirms::new);
+    }
+
     /// How many publishes are not confirmed yet.
     pub(crate) fn unconfirmed(&self) -> usize {
         self.state
@@ -320,31 +327,51 @@ impl Channel {
         &self,
         request: &Consume,
     ) -> Result<(Rc<ConsumerState>, Rc<Call>), Error> {
-        let tag = {
-            let state = &mut *self.state.borrow_mut();
-            let number = state.next_consumer;
-            state.next_consumer += 1;
-            if request.tag.is_empty() {
-                format!("c{}-{number}", self.id)
-            } else {
-                request.tag.clone()
-            }
+        let tag = self.consumer_tag(request)?;
+        let call = self.call(&request.method(&tag)?, "basic.consume", (60, 21))?;
+        Ok((self.add_consumer(tag, request), call))
+    }
+
+    /// [`Channel::consume`] without an answer.
+    pub(crate) fn consume_no_wait(&self, request: &Consume) -> Result<Rc<ConsumerState>, Error> {
+        let tag = self.consumer_tag(request)?;
+        self.send(&unanswered(request.method(&tag)?))?;
+        Ok(self.add_consumer(tag, request))
+    }
+
+    /// The one asked for, else one of our own.
+    fn consumer_tag(&self, request: &Consume) -> Result<String, Error> {
+        let state = &mut *self.state.borrow_mut();
+        let tag = if request.tag.is_empty() {
+            format!("c{}-{}", self.id, state.next_consumer)
+        } else {
+            request.tag.clone()
         };
-        let taken = self
-            .state
-            .borrow()
-            .consumers
-            .iter()
-            .any(|consumer| consumer.tag == tag);
-        if taken {
+        state.next_consumer += 1;
+        if state.consumers.iter().any(|consumer| consumer.tag == tag) {
             return Err(Error::Invalid(format!(
                 "consumer tag {tag:?} is in use on this channel"
             )));
         }
-        let call = self.call(&request.method(&tag)?, "basic.consume", (60, 21))?;
+        Ok(tag)
+    }
+
+    fn add_consumer(&self, tag: String, request: &Consume) -> Rc<ConsumerState> {
         let consumer = Rc::new(ConsumerState::new(tag, request.no_ack));
         self.state.borrow_mut().consumers.push(Rc::clone(&consumer));
-        Ok((consumer, call))
+        consumer
+    }
+
+    /// Sends `basic.cancel` without an answer. Nothing tells which deliveries are the last, so the consumer stays
+    /// known: what still comes for it is given back.
+    pub(crate) fn cancel_consumer_no_wait(&self, consumer: &ConsumerState) -> Result<(), Error> {
+        let cancel = basic::Cancel {
+            consumer_tag: super::short(&consumer.tag, "consumer tag")?,
+            nowait: true,
+        };
+        self.send(&AMQPClass::Basic(Basic::Cancel(cancel)))?;
+        consumer.end(Ended::Cancelled);
+        Ok(())
     }
 
     /// Sends `basic.cancel`. Deliveries that were on their way still come, up to its answer.

@@ -9,15 +9,12 @@ mod support;
 
 use amqp::Error;
 use amqp::client::{
-    Confirm, ConnectOptions, Consume, ConsumerEvent, Live, Publish, QueueDeclare, Session,
-    SessionEvent, Topology,
+    ConnectOptions, Consume, Publish, QueueDeclare, Session, SessionEvent, Topology,
 };
-use amqp::codec::RawProperties;
-use amqp::protocol::BasicProperties;
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
+use support::fire::{self, Facts};
 use support::proxy::{Fault, Proxy, before};
 use support::{name, on_kernel_for, options};
 
@@ -43,116 +40,6 @@ fn proxy(faults: &[Fault], distance: u64, seed: u64) -> Proxy {
     before(&options(), faults, distance, seed)
 }
 
-fn quick(options: ConnectOptions, topology: Topology) -> Session {
-    let backoff = amqp::client::Backoff {
-        first: Duration::from_millis(20),
-        longest: Duration::from_millis(200),
-    };
-    Session::new(options, topology).backoff(backoff)
-}
-
-/// What producer and consumer know.
-#[derive(Default)]
-struct Facts {
-    confirmed: RefCell<BTreeSet<u32>>,
-    seen: RefCell<BTreeSet<u32>>,
-    duplicates: Cell<u32>,
-    lives: Cell<u64>,
-    stop: Cell<bool>,
-}
-
-/// Publishes numbers one after the other until told to stop; a number without a confirm is published again.
-async fn produce(mut session: Session, queue: String, facts: Rc<Facts>) {
-    let properties = RawProperties::from(BasicProperties::default().with_delivery_mode(2));
-    let mut todo: VecDeque<u32> = VecDeque::new();
-    let mut next = 0;
-    while !facts.stop.get() {
-        let live = session
-            .connect()
-            .await
-            .unwrap_or_else(|error| panic!("only the network fails: {error}"));
-        facts.lives.set(facts.lives.get() + 1);
-        let mut waiting: VecDeque<(u32, Confirm)> = VecDeque::new();
-        let mut alive = true;
-        while alive && !facts.stop.get() {
-            let number = todo.pop_front().unwrap_or_else(|| {
-                next += 1;
-                next
-            });
-            let body = number.to_be_bytes();
-            let message = Publish::new("", &queue, &body)
-                .properties(&properties)
-                .mandatory();
-            match live.channel.publish_pending(message).await {
-                Ok(confirm) => waiting.push_back((number, confirm)),
-                Err(_) => {
-                    todo.push_back(number);
-                    alive = false;
-                }
-            }
-            while waiting.len() > 50 || (!alive && !waiting.is_empty()) {
-                alive &= settle(&mut waiting, &mut todo, &facts).await;
-            }
-        }
-        while !waiting.is_empty() {
-            settle(&mut waiting, &mut todo, &facts).await;
-        }
-    }
-}
-
-async fn settle(
-    waiting: &mut VecDeque<(u32, Confirm)>,
-    todo: &mut VecDeque<u32>,
-    facts: &Facts,
-) -> bool {
-    let (number, confirm) = waiting.pop_front().expect("the caller checked");
-    match confirm.await {
-        Ok(()) => facts.confirmed.borrow_mut().insert(number),
-        Err(_) => {
-            todo.push_back(number);
-            false
-        }
-    }
-}
-
-async fn consume(mut session: Session, facts: Rc<Facts>) {
-    loop {
-        let live = session
-            .connect()
-            .await
-            .unwrap_or_else(|error| panic!("only the network fails: {error}"));
-        facts.lives.set(facts.lives.get() + 1);
-        if consume_once(live, &facts).await {
-            return;
-        }
-    }
-}
-
-/// Consumes until the connection is lost, or all that was confirmed has been seen (true).
-async fn consume_once(mut live: Live, facts: &Facts) -> bool {
-    let consumer = &mut live.consumers[0];
-    loop {
-        kernel::ignore_after(Duration::from_millis(100), consumer.ready())
-            .await
-            .expect("nobody cancels us");
-        match consumer.try_next() {
-            Some(ConsumerEvent::Delivery(delivery)) => {
-                let number = delivery.body[..].try_into().expect("we send four bytes");
-                if !facts.seen.borrow_mut().insert(u32::from_be_bytes(number)) {
-                    facts.duplicates.set(facts.duplicates.get() + 1);
-                }
-                // An error is the end of the channel, which the next event tells too.
-                let _ = delivery.ack();
-            }
-            Some(ConsumerEvent::Closed(_) | ConsumerEvent::Cancelled) => return false,
-            None => {}
-        }
-        if facts.stop.get() && facts.confirmed.borrow().is_subset(&facts.seen.borrow()) {
-            return true;
-        }
-    }
-}
-
 #[test]
 #[ignore = "needs RabbitMQ: tests/run"]
 fn nothing_confirmed_is_lost_under_fire() {
@@ -170,26 +57,22 @@ fn nothing_confirmed_is_lost_under_fire() {
             .prefetch(40);
         let facts = Rc::new(Facts::default());
         let producing = topology.clone().confirms();
-        let producer = kernel::spawn(produce(
-            quick(through(&proxy), producing),
+        let producer = kernel::spawn(fire::produce(
+            fire::session(vec![through(&proxy)], producing),
             queue.clone(),
             facts.clone(),
         ));
         let consuming = topology.consume(Consume::new(&queue));
-        let consumer = kernel::spawn(consume(quick(through(&proxy), consuming), facts.clone()));
+        let consumer = kernel::spawn(fire::consume(
+            fire::session(vec![through(&proxy)], consuming),
+            facts.clone(),
+        ));
         kernel::sleep(Duration::from_secs(seconds)).await.unwrap();
         proxy.heal();
         facts.stop.set(true);
         producer.join().await.unwrap();
         consumer.join().await.unwrap();
-        println!(
-            "seed {seed}: {} faults, {} lives, {} confirmed, {} seen, {} twice",
-            proxy.injected(),
-            facts.lives.get(),
-            facts.confirmed.borrow().len(),
-            facts.seen.borrow().len(),
-            facts.duplicates.get()
-        );
+        println!("seed {seed}: {} faults, {facts}", proxy.injected());
         assert!(
             proxy.injected() > 3 && facts.lives.get() > 3,
             "there was no fire"
@@ -224,7 +107,7 @@ fn sessions_survive_corruption() {
             ..through(&proxy)
         };
         let working = {
-            let (done, mut session) = (done.clone(), quick(options, topology));
+            let (done, mut session) = (done.clone(), fire::session(vec![options], topology));
             kernel::spawn(async move {
                 let mut lives = 0;
                 while !done.get() {
@@ -262,7 +145,7 @@ fn a_half_open_connection_is_found_by_heartbeats() {
     on_kernel_for(Duration::from_secs(30), async {
         let proxy = proxy(&[Fault::Stall], 2_000, 3);
         let topology = Topology::new().queue(QueueDeclare::new("").exclusive());
-        let mut session = quick(through(&proxy), topology);
+        let mut session = fire::session(vec![through(&proxy)], topology);
         let Ok(SessionEvent::Connected(live)) = session.next().await else {
             panic!("it connects first")
         };

@@ -176,6 +176,11 @@ fn start_ok(
             wanted.join(" or ")
         )));
     };
+    let texts = [&options.user, &options.password];
+    if mechanism == Mechanism::Plain && texts.iter().any(|text| text.contains('\0')) {
+        let text = "user name and password cannot hold a NUL with the login PLAIN, which separates them by one";
+        return Err(Error::Options(text.into()));
+    }
     let start_ok = connection::StartOk {
         client_properties: client_properties(options),
         mechanism: mechanism.name().into(),
@@ -420,6 +425,13 @@ mod tests {
             .step(start("GSSAPI"), &options, &mut Vec::new())
             .unwrap_err();
         assert!(error.to_string().contains("PLAIN, only: GSSAPI"), "{error}");
+        // RabbitMQ hangs up on it without a word.
+        let split = ConnectOptions {
+            user: "a\0b".into(),
+            ..ConnectOptions::default()
+        };
+        let step = Handshake::Start.step(start("PLAIN"), &split, &mut Vec::new());
+        assert!(matches!(step, Err(Error::Options(_))), "{step:?}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "tls")]
 pub mod certificates;
+#[cfg(feature = "kernel")]
+pub mod fire;
 pub mod node;
 pub mod proxy;
 

@@ -161,3 +161,37 @@ fn a_wrong_answer_does_not_lose_the_call_it_came_for() {
     };
     assert_eq!(Some(error), script.core.closed());
 }
+
+/// Those that RabbitMQ was not brought to are here; the others are in `tests/rabbitmq_errors.rs`.
+#[test]
+fn every_code_has_its_kind_and_its_words() {
+    use crate::error::ErrorKind::{Bug, Config, Retry};
+    for (code, name, kind) in [
+        (311, "CONTENT_TOO_LARGE", Bug),
+        (320, "CONNECTION_FORCED", Retry),
+        (402, "INVALID_PATH", Config),
+        (502, "SYNTAX_ERROR", Bug),
+        (506, "RESOURCE_ERROR", Retry),
+        (541, "INTERNAL_ERROR", Retry),
+    ] {
+        let mut script = Script::opened();
+        let close = connection::Close {
+            reply_code: code,
+            reply_text: "these words".into(),
+            class_id: 50,
+            method_id: 10,
+        };
+        let close = connection::AMQPMethod::Close(close);
+        method(&mut script.bytes, 0, connection_method(close));
+        script.feed();
+        let error = script.core.closed().unwrap();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("{code} {name}: these words")),
+            "{text}"
+        );
+        assert!(text.contains("queue.declare"), "{text}");
+        assert_eq!(error.kind(), kind, "{text}");
+        assert_eq!(script.said(), ["10.51"]);
+    }
+}

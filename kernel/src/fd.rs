@@ -77,6 +77,9 @@ impl<T: AsRawFd> AsyncFd<T> {
 
     /// Waits until the descriptor is readable now.
     ///
+    /// # Cancellation
+    /// Safe: nothing is read.
+    ///
     /// # Errors
     /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
     pub async fn readable(&self) -> io::Result<()> {
@@ -84,6 +87,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     }
 
     /// Waits until the descriptor is writable now.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is written.
     ///
     /// # Errors
     /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
     pin::Pin,
@@ -69,8 +69,8 @@ impl<E: fmt::Debug + fmt::Display> std::error::Error for GroupError<E> {}
 /// ```
 pub struct TaskGroup<T: 'static, E: 'static = Error> {
     shared: Rc<Shared>,
-    /// By number of spawning.
-    running: HashMap<usize, JoinHandle<Result<T, E>>>,
+    /// By number of spawning, and cancelled in that order.
+    running: BTreeMap<usize, JoinHandle<Result<T, E>>>,
     spawned: usize,
 }
 
@@ -110,7 +110,7 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
                 finished: RefCell::default(),
                 queue: WaitQueue::named("TaskGroup"),
             }),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             spawned: 0,
         }
     }
@@ -146,6 +146,9 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
 
     /// Waits for the next task to end, in order of completion; `None` when there is none left.
     ///
+    /// # Cancellation
+    /// Safe: a result is never taken and lost.
+    ///
     /// # Errors
     /// Cancellation and timeouts of the waiting task; the group goes on.
     pub async fn next(&mut self) -> Result<Option<Result<T, GroupError<E>>>, Error> {
@@ -176,6 +179,10 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// Waits for all tasks and gives their values in the order of spawning. The first error
     /// cancels the rest, waits for their end, and is returned.
     ///
+    /// # Cancellation
+    /// Cancels all tasks and waits for their end, as an error does. Dropped in the middle, it drops
+    /// the group, which then cancels its tasks hard.
+    ///
     /// # Errors
     /// The first error of a task; or the cancellation or timeout of the waiting task, which
     /// cancels the group too.
@@ -195,6 +202,9 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// Waits for the first task to end, well or not, cancels the rest and waits for their end;
     /// `None` for an empty group.
     ///
+    /// # Cancellation
+    /// As for [`join`](TaskGroup::join).
+    ///
     /// # Errors
     /// The error of that task; the cancellation or timeout of the waiting task.
     pub async fn join_any(mut self) -> Result<Option<T>, GroupError<E>> {
@@ -211,6 +221,9 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
 
     /// Waits for the first *value*, passing over errors, cancels the rest and waits for their
     /// end; `None` for an empty group.
+    ///
+    /// # Cancellation
+    /// As for [`join`](TaskGroup::join).
     ///
     /// # Errors
     /// If all tasks fail, the last error; the cancellation or timeout of the waiting task.
@@ -235,14 +248,18 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     }
 
     /// Cancels all tasks of the group and waits for their end; what they come back with is
-    /// dropped. Nothing interrupts this: each task has its cleanup budget, no more.
+    /// dropped.
+    ///
+    /// # Cancellation
+    /// Held off until it is done: each task has its cleanup budget, no more. Dropped in the middle,
+    /// it leaves the tasks to that.
     pub async fn cancel_all(&mut self) {
         for task in self.running.values() {
             task.cancel();
         }
-        let tasks: Vec<_> = self.running.drain().map(|(_, task)| task).collect();
+        let tasks = std::mem::take(&mut self.running);
         shield(async {
-            for task in &tasks {
+            for task in tasks.values() {
                 task.wait()
                     .await
                     .expect("nothing interrupts a wait under a shield");

@@ -170,6 +170,9 @@ impl<T> InboxReceiver<T> {
     /// Waits until there is something to take; false when all senders are gone and everything
     /// was taken.
     ///
+    /// # Cancellation
+    /// Safe: nothing is taken.
+    ///
     /// # Errors
     /// As [`recv`](InboxReceiver::recv).
     pub async fn ready(&self) -> Result<bool, Error> {

@@ -167,6 +167,9 @@ impl Write for Pipe {
 impl Pipe {
     /// Reads what is there, up to the buffer's length; 0 is the end.
     ///
+    /// # Cancellation
+    /// Safe: nothing has been read if it is dropped or comes back with an error.
+    ///
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -175,6 +178,9 @@ impl Pipe {
 
     /// Writes as much as there is room for.
     ///
+    /// # Cancellation
+    /// Safe: nothing has been written if it is dropped or comes back with an error.
+    ///
     /// # Errors
     /// `BrokenPipe` once the other end is gone; cancellation and timeouts.
     pub async fn write(&self, buf: &[u8]) -> io::Result<usize> {
@@ -182,6 +188,9 @@ impl Pipe {
     }
 
     /// Writes the whole buffer.
+    ///
+    /// # Cancellation
+    /// Not safe in the middle: a part may have been written.
     ///
     /// # Errors
     /// As [`write`](Pipe::write).

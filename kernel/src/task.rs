@@ -221,6 +221,9 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Waits for the task's end and leaves the result where it is.
     ///
+    /// # Cancellation
+    /// Safe: the task goes on.
+    ///
     /// # Errors
     /// Cancellation and timeouts of the waiting task; [`Error::OneSelf`] from inside the task.
     pub async fn wait(&self) -> Result<(), Error> {
@@ -315,6 +318,9 @@ pub fn cancel(id: TaskId) -> Cancel {
 }
 
 /// A cancellation that has been asked for. Awaiting it waits until the task has really ended.
+///
+/// # Cancellation
+/// Dropping it takes nothing back: the task stays cancelled, and nobody waits.
 ///
 /// # Errors
 /// Cancellation and timeouts of the waiting task; [`Error::OneSelf`] if a task tried to cancel

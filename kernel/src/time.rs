@@ -37,6 +37,9 @@ pub async fn sleep(duration: Duration) -> Result<(), Error> {
 
 /// Sleeps until this moment on the kernel's clock; one that has passed lets others run first.
 ///
+/// # Cancellation
+/// Safe to drop at any time.
+///
 /// # Errors
 /// Cancellation and timeouts.
 pub fn sleep_until(deadline: Instant) -> Ask {
@@ -44,6 +47,9 @@ pub fn sleep_until(deadline: Instant) -> Ask {
 }
 
 /// Lets every task that is ready now run first.
+///
+/// # Cancellation
+/// Safe to drop at any time.
 ///
 /// # Errors
 /// Cancellation and timeouts.
@@ -98,7 +104,8 @@ where
     scoped(future, Limit::After(duration), judge)
 }
 
-/// As [`timeout_after`], with a moment on the kernel's clock.
+/// As [`timeout_after`], with a moment on the kernel's clock; one that has passed gives the future
+/// up at its first wait.
 pub fn timeout_at<T, E>(
     deadline: Instant,
     future: impl Future<Output = Result<T, E>>,
@@ -132,6 +139,9 @@ where
 ///
 /// For the few steps that must not be torn apart. A shield always wins, also against a second
 /// cancel and the end of the cleanup budget, so keep it short.
+///
+/// # Cancellation
+/// Put off until its end. Dropping it (as the loser of a `select!`, say) drops what is inside.
 pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
     scoped(future, Limit::Shield, |_, output| {
         output.expect("a shield has no deadline, so nothing is given up for it")
@@ -143,6 +153,9 @@ pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// Any future runs on the kernel by simply being awaited. What this adds: a cancellation or
 /// timeout drops the future and comes back as an error, where a bare `.await` would not notice
 /// it, and the whole task would be dropped at the end of its cleanup budget.
+///
+/// # Cancellation
+/// Drops the future where it waits; what that loses is for the future's own documentation to say.
 ///
 /// # Errors
 /// Cancellation and timeouts.

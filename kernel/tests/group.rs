@@ -127,3 +127,27 @@ fn a_panic_in_a_group_is_its_error() {
         assert_eq!(error.panic_message(), Some("in the group"));
     });
 }
+
+/// By the order of spawning, not by that of a hash map: else one seed would not give one run.
+#[test]
+fn tasks_are_cancelled_in_one_order() {
+    let order = || {
+        Sim::new(5).run(async {
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let mut group = TaskGroup::<(), Error>::new();
+            for n in 0..20 {
+                let log = log.clone();
+                group.spawn(async move {
+                    let cancelled = sleep(SECOND).await;
+                    log.borrow_mut().push(n);
+                    cancelled
+                });
+            }
+            yield_now().await.unwrap();
+            sleep(SECOND / 2).await.unwrap();
+            group.cancel_all().await;
+            log.take()
+        })
+    };
+    assert_eq!(order(), order());
+}

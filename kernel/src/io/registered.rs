@@ -369,6 +369,9 @@ macro_rules! readiness_methods {
         /// Readiness is what the kernel believes: a new stream is believed to be ready, and stays
         /// so until a read finds nothing. So try, and wait again on `WouldBlock`.
         ///
+        /// # Cancellation
+        /// Safe: nothing is read.
+        ///
         /// # Errors
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits
         /// to read.
@@ -378,6 +381,9 @@ macro_rules! readiness_methods {
 
         /// Waits until there is room to write, as far as the kernel knows (see
         /// [`readable`](Self::readable)).
+        ///
+        /// # Cancellation
+        /// Safe: nothing is written.
         ///
         /// # Errors
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits

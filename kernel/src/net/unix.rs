@@ -67,6 +67,9 @@ impl UnixStream {
     /// Connects to a path. The system does that at once, or refuses (`WouldBlock`: the
     /// listener's backlog is full).
     ///
+    /// # Cancellation
+    /// Safe: nothing was done if it is dropped or comes back with an error.
+    ///
     /// # Errors
     /// The system's, and cancellation and timeouts.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {

@@ -37,6 +37,9 @@ impl Condition {
     /// Waits until `done` says so of the guarded value. Looks at once, and after each
     /// notification.
     ///
+    /// # Cancellation
+    /// As for [`wait`](Condition::wait).
+    ///
     /// # Errors
     /// As [`wait`](Condition::wait).
     pub async fn wait_until<'a, T>(

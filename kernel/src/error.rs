@@ -38,7 +38,43 @@ impl Error {
     /// assert_eq!(kernel::Error::in_io(&io::Error::other("disk on fire")), None);
     /// ```
     pub fn in_io(error: &io::Error) -> Option<Error> {
-        error.get_ref()?.downcast_ref::<Error>().copied()
+        Error::in_chain(error)
+    }
+
+    /// Finds the kernel error that any error is, carries, or was caused by: in boxes, in
+    /// `io::Error`s, in a [`JoinError`], and along [`source`](std::error::Error::source).
+    ///
+    /// ```
+    /// use std::{error, io, time::Duration};
+    /// type Boxed = Box<dyn error::Error + Send + Sync>;
+    ///
+    /// async fn work() -> Result<(), Boxed> {
+    ///     let nobody = std::os::unix::net::UnixStream::pair()?;
+    ///     let stream = kernel::net::UnixStream::from_std(nobody.0)?;
+    ///     stream.read(&mut [0; 8]).await?; // the timeout is in an `io::Error` in a `Box`
+    ///     Ok(())
+    /// }
+    ///
+    /// let late = kernel::run(kernel::timeout_after(Duration::from_millis(1), work()));
+    /// let error = late.unwrap().unwrap_err();
+    /// assert_eq!(kernel::Error::in_chain(&*error), Some(kernel::Error::TaskTimeout));
+    /// ```
+    pub fn in_chain(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(ours) = error.downcast_ref::<Error>() {
+                return Some(*ours);
+            }
+            if let Some(JoinError::Interrupted(ours)) = error.downcast_ref() {
+                return Some(*ours);
+            }
+            // The source of an `io::Error` is that of what it carries; what it carries is skipped.
+            next = match error.downcast_ref::<io::Error>() {
+                Some(io) => io.get_ref().map(|carried| carried as _),
+                None => error.source(),
+            };
+        }
+        None
     }
 
     /// True for the three timeouts.
@@ -159,27 +195,19 @@ pub(crate) enum Told {
 /// Looks into the error types that commonly carry ours. `timeout_after` only asks for
 /// `E: From<Error>`, which has no way back; types of the user's own stay opaque.
 pub(crate) fn look_into<E: 'static>(error: &E) -> Told {
-    fn known(e: Option<Error>) -> Told {
-        e.map_or(Told::Foreign, Told::Ours)
-    }
     let any: &dyn Any = error;
-    if let Some(e) = any.downcast_ref::<Error>() {
-        return Told::Ours(*e);
-    }
-    if let Some(e) = any.downcast_ref::<io::Error>() {
-        return known(Error::in_io(e));
-    }
-    if let Some(e) = any.downcast_ref::<JoinError>() {
-        return known(match e {
-            JoinError::Interrupted(e) => Some(*e),
-            _ => None,
-        });
-    }
-    if let Some(e) = any.downcast_ref::<Box<dyn std::error::Error>>() {
-        return known(e.downcast_ref::<Error>().copied());
-    }
-    if let Some(e) = any.downcast_ref::<Box<dyn std::error::Error + Send + Sync>>() {
-        return known(e.downcast_ref::<Error>().copied());
-    }
-    Told::Opaque
+    let error: &(dyn std::error::Error + 'static) = if let Some(e) = any.downcast_ref::<Error>() {
+        e
+    } else if let Some(e) = any.downcast_ref::<io::Error>() {
+        e
+    } else if let Some(e) = any.downcast_ref::<JoinError>() {
+        e
+    } else if let Some(e) = any.downcast_ref::<Box<dyn std::error::Error>>() {
+        &**e
+    } else if let Some(e) = any.downcast_ref::<Box<dyn std::error::Error + Send + Sync>>() {
+        &**e
+    } else {
+        return Told::Opaque;
+    };
+    Error::in_chain(error).map_or(Told::Foreign, Told::Ours)
 }

@@ -45,7 +45,14 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for GroupError<E> {}
+impl<E: fmt::Debug + fmt::Display> std::error::Error for GroupError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            GroupError::Task(_) => None, // it need not be a `std::error::Error`
+            GroupError::Join(e) => Some(e),
+        }
+    }
+}
 
 /// Tasks that end before the group does.
 ///

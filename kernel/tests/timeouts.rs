@@ -175,6 +175,25 @@ fn another_error_raised_while_cleaning_up_stays_itself() {
     });
 }
 
+#[test]
+fn a_boxed_error_carries_it_through_whatever_it_carries() {
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    virtual_run(async {
+        let outer = timeout_after(SECOND, async {
+            let inner = timeout_after(SECOND * 5, async {
+                sleep(SECOND * 9).await.map_err(io::Error::from)?; // in an `io::Error` in a box
+                Ok::<_, Boxed>(())
+            })
+            .await;
+            let error = inner.unwrap_err();
+            assert_eq!(Error::in_chain(&*error), Some(Error::TimeoutCancellation));
+            Err::<(), _>(io::Error::other(error)) // and again
+        });
+        let error = outer.await.unwrap_err();
+        assert_eq!(Error::in_io(&error), Some(Error::TaskTimeout));
+    });
+}
+
 #[derive(Debug, PartialEq)]
 enum Mine {
     Kernel(Error),

@@ -98,9 +98,9 @@ impl Play {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one that was killed so often. A publisher goes on two past its last returned message: the
-    /// one between may or may not have been stored when it was killed. So may the first of one that was
-    /// killed before any returned: it begins one further each time.
+    /// Starts one that was killed so often. What a publisher was sending when it was killed may be stored
+    /// or not, and must not be sent again: so it leaves a gap behind its last returned message, and a
+    /// wider one each time, since it may be killed again before another one returns.
     fn start(
         &self,
         role: &'static str,
@@ -108,11 +108,11 @@ impl Play {
         kills: usize,
         more: &[(&str, &str)],
     ) -> Child {
-        let from = self
+        let last = self
             .lines(role, number)
             .last()
             .and_then(|line| line.parse::<u64>().ok());
-        let from = from.map_or(kills as u64, |last| last + 2).to_string();
+        let from = (last.map_or(0, |last| last + 1) + kills as u64).to_string();
         let (queue, log) = (self.dir.join("queue"), self.log(role, number));
         let number = number.to_string();
         let variables = [

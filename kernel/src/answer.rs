@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     kernel::Core,
     reactor::{READ, WRITE},
+    turn::Left,
     wait::{Answer, NONE, Undo, WaitId, WaitQueue},
 };
 
@@ -28,16 +29,16 @@ impl Core {
                     state.waiter.set(NONE);
                 }
             }
-            Undo::Answered(_) => {}
+            Undo::Answered(_) | Undo::Free => {}
         }
     }
 
     /// A leaf was dropped in the same poll in which it asked.
     pub(crate) fn take_from_door(&self, wait: WaitId) {
-        match self.slot.take() {
-            Some((id, _)) if id == wait => {}
-            other => {
-                self.slot.set(other);
+        let mut slot = self.slot.borrow_mut();
+        match &*slot {
+            Some((id, _)) if *id == wait => *slot = None,
+            _ => {
                 self.spill.borrow_mut().retain(|(id, _)| *id != wait);
             }
         }
@@ -46,23 +47,26 @@ impl Core {
     /// Answers a wait whose cause is gone already: the timer fired, the line was left, the
     /// readiness taken.
     pub(crate) fn answer(&self, wait: WaitId, answer: Answer) {
-        let (undone, task, waker) = {
-            let mut waits = self.waits.borrow_mut();
-            let undone = waits.set_undo(wait, Undo::Answered(answer));
-            (undone, waits.leave_task(wait), waits.take_waker(wait))
-        };
-        drop(undone); // of a joiner: perhaps the last to know the task
-        match (waker, task) {
-            (Some(waker), _) => self.to_wake.borrow_mut().push(waker),
-            (None, Some(task)) => self.make_ready(task),
-            (None, None) => {}
+        let task = self.waits.borrow_mut().answer(wait, answer);
+        if self.waits.borrow().get(wait).is_plain() {
+            if let Some(task) = task {
+                self.make_ready(task);
+            }
+        } else if let Some(waker) = self.waits.borrow_mut().take_waker(wait) {
+            self.wake_later(waker);
         }
+    }
+
+    /// Has a waker called as soon as nothing is borrowed.
+    pub(crate) fn wake_later(&self, waker: Waker) {
+        self.to_wake.borrow_mut().push(waker);
+        self.left.add(Left::WAKERS);
     }
 
     /// Calls the wakers of combinators whose waits were answered. Kept for a moment at which
     /// nothing is borrowed or half done: waking may run any code.
     pub(crate) fn wake_foreign(&self) {
-        if !self.to_wake.borrow().is_empty() {
+        if self.left.take(Left::WAKERS) {
             self.to_wake.take().into_iter().for_each(Waker::wake);
         }
     }
@@ -93,12 +97,7 @@ impl Core {
 
     /// Removes a wait that stands nowhere any more.
     pub(crate) fn forget_wait(&self, wait: WaitId) {
-        let waker = {
-            let mut waits = self.waits.borrow_mut();
-            let waker = waits.take_waker(wait);
-            waits.remove(wait);
-            waker
-        };
+        let waker = self.waits.borrow_mut().forget(wait);
         drop(waker);
     }
 
@@ -143,14 +142,17 @@ impl WaitQueue {
         !self.is_empty()
     }
 
+    #[inline]
     fn end(&self, count: usize, answer: Answer) -> usize {
         Core::with_current(|core| {
             // A wait asked for in this same step (by another branch of a `join!`) counts.
             core.read_door();
             let mut woken = 0;
-            while woken < count && !self.is_empty() {
-                let wait = self.first();
-                core.waits.borrow_mut().leave_line(self, wait);
+            while woken < count {
+                let first = core.waits.borrow_mut().first_of_line(self);
+                let Some(wait) = first else {
+                    break;
+                };
                 core.answer(wait, answer);
                 woken += 1;
             }

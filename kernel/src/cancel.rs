@@ -15,12 +15,19 @@ use crate::{
 };
 
 impl Core {
+    /// True if the task now polled has no cancellation to come, and polls under no timeout and
+    /// no shield.
+    #[inline(always)]
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        !self.cancel_pending.get() && self.scope.get() == NONE
+    }
+
     /// What a trap has to come back with instead of waiting, if anything.
     #[inline(always)]
     pub(crate) fn interruption(&self) -> Option<Error> {
-        match self.cancel_pending.get() || self.scope.get() != NONE {
-            true => self.look_for_interruption(),
-            false => None,
+        match self.is_undisturbed() {
+            true => None,
+            false => self.look_for_interruption(),
         }
     }
 
@@ -120,7 +127,7 @@ impl Core {
         }
         if scopes.may_be_given_up(id) {
             match scopes.waker(id) {
-                Some(waker) => self.to_wake.borrow_mut().push(waker.clone()),
+                Some(waker) => self.wake_later(waker.clone()),
                 None => self.make_ready(task),
             }
         }

@@ -5,7 +5,6 @@
 
 use std::{
     cell::Cell,
-    collections::VecDeque,
     future::Future,
     io,
     path::PathBuf,
@@ -25,11 +24,13 @@ use crate::{
     held::Held,
     outside::{Note, Shared},
     reactor::Reactor,
+    ready::Ready,
     scope::Scopes,
     table::Tasks,
     task::{TaskId, spawn_at},
     timer::Timers,
     trap::Trap,
+    turn::Left,
     wait::{NONE, WaitId, Waits},
     waker::Lent,
     watch::{Observer, Wanted, Watch},
@@ -59,19 +60,17 @@ pub(crate) struct Core {
     pub(crate) watch: Option<Box<Watch>>,
 
     // The door: what the task now polled asks for. Usually one trap; more spill over.
-    pub(crate) slot: Cell<Option<(WaitId, Trap)>>,
+    pub(crate) slot: Held<Option<(WaitId, Trap)>>,
     pub(crate) spill: Held<Vec<(WaitId, Trap)>>,
 
-    /// Something is in the slot or the list.
-    pub(crate) door_used: Cell<bool>,
+    /// What the step now running leaves for the loop to do; see [`Left`].
+    pub(crate) left: Left,
 
     // Tasks, and those ready to run.
     pub(crate) tasks: Held<Tasks>,
-    pub(crate) ready: Held<VecDeque<Task>>,
+    pub(crate) ready: Held<Ready<Task>>,
     /// To be dropped, having been cancelled hard.
     pub(crate) dying: Held<Vec<Task>>,
-    /// The state of the generator that draws the next ready task, in a shuffled kernel.
-    pub(crate) dice: Option<Cell<u64>>,
 
     // The task being polled.
     pub(crate) current: Held<Option<Task>>,
@@ -323,23 +322,19 @@ impl Core {
             clock: builder.clock,
             cleanup_budget: builder.cleanup_budget,
             watch,
-            slot: Cell::new(None),
-            door_used: Cell::new(false),
+            slot: Held::default(),
+            left: Left::default(),
             spill: Held::default(),
             tasks: Held::default(),
-            ready: Held::default(),
+            ready: Held::new(Ready::new(builder.shuffle)),
             dying: Held::default(),
-            // Spread out, so that neighbouring seeds differ; never 0, where xorshift stands still.
-            dice: builder
-                .shuffle
-                .map(|seed| Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)),
             current: Held::default(),
             scope: Cell::new(NONE),
             cancel_pending: Cell::new(false),
             operations: Cell::new(0),
             lent: Lent {
                 shared: shared.clone(),
-                task: TaskId::FIRST.to_bits().into(),
+                task: 0.into(),
             },
             lent_data: Cell::new(std::ptr::null()),
             waits: Held::new(Waits::new()),

@@ -75,7 +75,7 @@
 //! # Reading the source
 //!
 //! `trap.rs` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
+//! `task.rs`, `table.rs`, `ready.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
@@ -108,6 +108,7 @@ mod outside;
 pub mod process;
 mod ps;
 mod reactor;
+mod ready;
 mod scope;
 #[cfg(feature = "signal")]
 pub mod signal;

@@ -214,7 +214,7 @@ fn waits_of(core: &Core, task: &Task) -> Vec<TaskWait> {
 
 fn describe(core: &Core, undo: &Undo) -> TaskWait {
     let (trap, argument) = match undo {
-        Undo::Requested | Undo::Answered(_) => ("About", "to wait".to_owned()),
+        Undo::Requested | Undo::Answered(_) | Undo::Free => ("About", "to wait".to_owned()),
         Undo::Timer(timer) => {
             let deadline = core.timers.borrow().deadline(*timer);
             let left = deadline.saturating_duration_since(core.clock.now());

@@ -28,34 +28,34 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     /// A place and a number for a task to be made.
+    #[inline]
     fn reserve(&mut self) -> TaskId {
         self.spawned = self.spawned.wrapping_add(1).max(1);
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             (self.places.len() - 1) as u32
         });
-        TaskId {
-            serial: NonZeroU32::new(self.spawned).expect("it is at least 1"),
-            index,
-        }
+        let serial = NonZeroU32::new(self.spawned).expect("it is at least 1");
+        TaskId::new(serial, index)
     }
 
     fn put(&mut self, task: Task) {
-        let index = task.record.id.index as usize;
+        let index = task.record.id.index();
         self.places[index] = Some(task);
     }
 
     /// The task, unless it has ended.
+    #[inline]
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
-        let task = self.places.get(id.index as usize)?.as_ref()?;
+        let task = self.places.get(id.index())?.as_ref()?;
         (task.record.id == id).then_some(task)
     }
 
     /// Nothing may be borrowed when what this gives is dropped: that may run foreign code.
     #[must_use]
     fn remove(&mut self, id: TaskId) -> Option<Task> {
-        let task = self.places[id.index as usize].take()?;
-        self.free.push(id.index);
+        let task = self.places[id.index()].take()?;
+        self.free.push(id.index() as u32);
         Some(task)
     }
 
@@ -99,6 +99,7 @@ impl Core {
     }
 
     /// The task with this id, unless it has ended.
+    #[inline]
     pub(crate) fn task(&self, id: TaskId) -> Option<Task> {
         self.tasks.borrow().get(id).cloned()
     }
@@ -115,6 +116,7 @@ impl Core {
         Some(task.record.make_rare().waker.get_or_init(make).clone())
     }
 
+    #[inline]
     pub(crate) fn add_task<F: Future + 'static>(
         &self,
         future: F,
@@ -138,7 +140,7 @@ impl Core {
     #[inline]
     pub(crate) fn make_ready(&self, task: Task) {
         if !task.queued.replace(true) {
-            self.ready.borrow_mut().push_back(task);
+            self.ready.borrow_mut().push(task);
         }
     }
 
@@ -165,9 +167,10 @@ impl Core {
         }
         self.disown_waits(task);
         while record.joiners.get() != NONE {
-            let joiner = record.joiners.get();
-            self.waits.borrow_mut().dequeue(&record.joiners, joiner);
-            self.answer(joiner, Ok(()));
+            let joiner = self.waits.borrow_mut().shift(&record.joiners);
+            joiner
+                .into_iter()
+                .for_each(|wait| self.answer(wait, Ok(())));
         }
         drop(removed);
         if let Some(watch) = &self.watch {
@@ -222,7 +225,8 @@ impl Core {
 
     /// Leaves no trace of this run for the next; gives `main`'s value.
     pub(crate) fn finish_run<T: 'static>(&self, main: JoinHandle<T>) -> T {
-        drop(self.ready.take());
+        let ready = self.ready.borrow_mut().take();
+        drop(ready);
         let stray = self.waits.borrow().ids();
         stray.into_iter().for_each(|wait| self.withdraw(wait));
         match main.into_result() {

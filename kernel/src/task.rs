@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, OnceCell},
     fmt,
     future::Future,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     panic::Location,
     pin::Pin,
     sync::Arc,
@@ -25,37 +25,42 @@ use crate::{
 /// again is another task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
-    pub(crate) serial: NonZeroU32,
-    pub(crate) index: u32,
+    /// The number above, the place below.
+    bits: NonZeroU64,
 }
 
 impl TaskId {
-    pub(crate) const FIRST: TaskId = TaskId {
-        serial: NonZeroU32::MIN,
-        index: 0,
-    };
+    pub(crate) fn new(serial: NonZeroU32, index: u32) -> TaskId {
+        TaskId::from_bits(u64::from(serial.get()) << 32 | u64::from(index))
+    }
+
+    pub(crate) fn serial(self) -> u32 {
+        (self.bits.get() >> 32) as u32
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.bits.get() as u32 as usize
+    }
 
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(self.serial.get()) << 32 | u64::from(self.index)
+        self.bits.get()
     }
 
     pub(crate) fn from_bits(bits: u64) -> TaskId {
-        TaskId {
-            serial: NonZeroU32::new((bits >> 32) as u32).expect("these are bits of a task's id"),
-            index: bits as u32,
-        }
+        let bits = NonZeroU64::new(bits).expect("these are bits of a task's id");
+        TaskId { bits }
     }
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.serial)
+        write!(f, "#{}", self.serial())
     }
 }
 
 impl fmt::Debug for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TaskId(#{})", self.serial)
+        write!(f, "TaskId(#{})", self.serial())
     }
 }
 
@@ -97,6 +102,7 @@ pub(crate) struct Rare {
 }
 
 impl Record {
+    #[inline]
     pub(crate) fn new(
         id: TaskId,
         parent: Option<TaskId>,
@@ -193,6 +199,7 @@ impl<T: 'static> JoinHandle<T> {
     }
 
     /// True once the task has ended.
+    #[inline]
     pub fn is_finished(&self) -> bool {
         self.joint.task().has_ended()
     }
@@ -205,6 +212,7 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// # Errors
     /// [`JoinError::Panicked`] with the payload; [`JoinError::Cancelled`] if it was dropped.
+    #[inline]
     pub fn join(self) -> Join<T> {
         let ended = ask(Trap::Join(self.id()));
         Join {
@@ -214,6 +222,7 @@ impl<T: 'static> JoinHandle<T> {
     }
 
     /// The result of a task that has ended.
+    #[inline]
     pub(crate) fn into_result(self) -> Result<T, JoinError> {
         let result = self.joint.take();
         result.expect("a task that has ended has a result until it is joined")
@@ -253,6 +262,7 @@ pub struct Join<T> {
 impl<T: 'static> Future for Join<T> {
     type Output = Result<T, JoinError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let finished = self.handle.as_ref().is_some_and(JoinHandle::is_finished);
         let ended = match finished && self.ended.is_new() {
@@ -268,12 +278,20 @@ impl<T: 'static> Future for Join<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
         self.joint.task().joinable.set(false);
-        // A panic that was never looked at must not disappear with its handle.
-        if let Some(Err(JoinError::Panicked(payload))) = self.joint.take() {
-            report_panic(&self.joint.task().record, panic_text(payload.as_ref()));
+        if let Some(result) = self.joint.take() {
+            unread(&self.joint.task().record, result);
         }
+    }
+}
+
+/// A panic that was never looked at must not disappear with its handle.
+#[cold]
+fn unread<T>(record: &Record, result: Result<T, JoinError>) {
+    if let Err(JoinError::Panicked(payload)) = result {
+        report_panic(record, panic_text(payload.as_ref()));
     }
 }
 

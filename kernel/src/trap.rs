@@ -21,11 +21,12 @@ use crate::{
     kernel::Core,
     reactor::Source,
     task::TaskId,
+    turn::Left,
     wait::{Answer, WaitId, WaitQueue},
 };
 
 /// What a task may ask the kernel for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Trap {
     /// Sleep until this moment.
@@ -84,20 +85,37 @@ impl Yield {
 impl Future for Yield {
     type Output = Result<(), Error>;
 
+    /// The usual way is a few instructions, and inlined; `ask_again` is the rest.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let asked = std::mem::replace(&mut self.asked, true);
-        Core::current_ref(|core| match core.interruption() {
-            Some(error) => Poll::Ready(Err(error)),
-            None if asked => Poll::Ready(Ok(())),
-            None => {
-                match core.is_own_waker(cx.waker()) {
-                    true => core.make_ready(core.current_task()),
-                    false => cx.waker().wake_by_ref(),
-                }
-                Poll::Pending
+        Core::with_current(|core| match self.asked {
+            _ if !core.is_undisturbed() => None,
+            true => Some(Poll::Ready(Ok(()))),
+            false if core.is_own_waker(cx.waker()) => {
+                core.left.add(Left::YIELDED);
+                self.asked = true;
+                Some(Poll::Pending)
             }
+            false => None,
         })
+        .flatten()
+        .unwrap_or_else(|| self.ask_again(cx))
+    }
+}
+
+impl Yield {
+    #[cold]
+    #[inline(never)]
+    fn ask_again(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let asked = std::mem::replace(&mut self.asked, true);
+        if let Some(error) = Core::current_ref(Core::interruption) {
+            return Poll::Ready(Err(error));
+        }
+        if asked {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -206,26 +224,30 @@ impl Core {
 
     /// Puts a request into the slot, for the loop to read after this poll.
     fn request(&self, state: &mut State, cx: &mut Context<'_>) {
-        let id = (self.waits.borrow_mut()).insert(self.current_task(), self.scope.get());
-        self.note_waker(id, cx.waker());
-        let waiting = State::Waiting(id, self.run_number());
-        let State::New(trap) = std::mem::replace(state, waiting) else {
+        let State::New(trap) = state else {
             unreachable!("only a new trap is requested");
         };
-        // The slot holds the usual single trap of a poll; more of them spill into the list.
-        if let Some(earlier) = self.slot.replace(Some((id, trap))) {
-            self.spill.borrow_mut().push(earlier);
+        let id = (self.waits.borrow_mut()).insert(self.current_task(), self.scope.get());
+        let mut slot = self.slot.borrow_mut();
+        if slot.is_some() {
+            // Several in one poll: the earlier ones spill into the list.
+            self.spill.borrow_mut().extend(slot.take());
         }
-        self.door_used.set(true);
+        // A clone is written by its parts, where a move would wait for them.
+        *slot = Some((id, trap.clone()));
+        drop(slot);
+        *state = State::Waiting(id, self.run_number());
+        self.left.add(Left::REQUESTS);
+        self.note_waker(id, cx.waker());
     }
 
     /// The answer, if it is there. If not, notes who is to be woken: the polling task or a
     /// combinator's own waker may have changed since the last poll.
+    #[inline]
     fn answer_of(&self, id: WaitId, cx: &mut Context<'_>) -> Option<Answer> {
-        let answer = self.waits.borrow().get(id).answer();
-        if answer.is_some() {
-            self.forget_wait(id);
-            return answer;
+        let answered = self.waits.borrow_mut().take_answer(id);
+        if let Some((answer, _waker)) = answered {
+            return Some(answer);
         }
         self.note_waker(id, cx.waker());
         self.adopt(id);
@@ -233,11 +255,16 @@ impl Core {
     }
 
     /// Notes a combinator's own waker for a wait; our own needs no note.
+    #[inline]
     fn note_waker(&self, id: WaitId, waker: &Waker) {
+        if !self.is_own_waker(waker) || !self.waits.borrow().get(id).is_plain() {
+            self.change_waker(id, waker);
+        }
+    }
+
+    #[cold]
+    fn change_waker(&self, id: WaitId, waker: &Waker) {
         if self.is_own_waker(waker) {
-            if self.waits.borrow().get(id).is_plain() {
-                return;
-            }
             let old = self.waits.borrow_mut().set_waker(id, None);
             drop(old);
         } else if !self.waits.borrow().has_waker(id, waker) {

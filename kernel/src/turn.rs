@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     sync::atomic::Ordering,
-    task::{Context, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use crate::{
 /// Steps in one turn before deadlines and I/O are looked at again.
 const STEPS_PER_TURN: u32 = 1024;
 /// Steps between two looks at the time; see `TURN_TIME`.
-const STEPS_PER_LOOK: u32 = 32;
+const STEPS_PER_LOOK: u32 = 64;
 /// A turn that has taken this long ends at the next look.
 const TURN_TIME: Duration = Duration::from_micros(100);
 /// Operations that a task may do in one step without waiting.
@@ -82,29 +82,31 @@ impl Core {
     }
 
     fn run_steps(&self, steps: &Steps) {
+        let lent = self.lent.waker();
+        let mut context = Context::from_waker(&lent);
         while !steps.are_over() {
-            let Some(task) = self.next_ready() else {
-                return;
-            };
-            self.step(task);
+            for _ in 0..STEPS_PER_LOOK {
+                let Some(task) = self.next_ready() else {
+                    return;
+                };
+                self.step(task, &mut context);
+            }
         }
     }
 
     #[inline]
     fn next_ready(&self) -> Option<Task> {
         let mut ready = self.ready.borrow_mut();
-        match &self.dice {
-            None => ready.pop_front(),
-            Some(dice) => {
-                let drawn = roll(dice) % ready.len().max(1) as u64;
-                ready.swap_remove_back(drawn as usize)
-            }
+        let task = ready.pop();
+        if let Some(next) = ready.peek() {
+            next.prefetch();
         }
+        task
     }
 
     /// Polls one task, then reads what it asked for.
     #[inline]
-    fn step(&self, task: Task) {
+    fn step(&self, task: Task, context: &mut Context<'_>) {
         task.queued.set(false);
         let cancellation = task.cancellation.get();
         if !task.is_parked() || cancellation == Cancellation::Hard && !task.record.is_shielded() {
@@ -114,43 +116,62 @@ impl Core {
         self.cancel_pending
             .set(cancellation == Cancellation::Pending);
         self.operations.set(OPERATIONS_PER_STEP);
-        self.lent
-            .task
-            .store(task.record.id.to_bits(), Ordering::Relaxed);
-        drop(self.current.replace(Some(task.clone())));
-        if let Some(watch) = &self.watch {
-            watch.running(&task);
+        let id = task.record.id.to_bits();
+        self.lent.task.store(id, Ordering::Relaxed);
+        *self.current.borrow_mut() = Some(task);
+        // The one guard that is held while foreign code runs: nobody but us changes `current`.
+        let current = self.current.borrow();
+        if let (Some(watch), Some(task)) = (&self.watch, &*current) {
+            watch.running(task);
         }
-        let lent = self.lent.waker();
-        let kept = task.record.rare().and_then(|rare| rare.waker.get());
-        let waker: &Waker = kept.unwrap_or(&lent);
-        self.lent_data.set(waker.data());
-        let polled = task.poll(&mut Context::from_waker(waker));
-        drop(self.current.take());
-        self.end_step();
+        let polled = current.as_ref().map(|task| self.poll(task, context));
+        drop(current);
+        let task = self.current.take();
+        let yielded = self.end_step();
+        let (Some(polled), Some(task)) = (polled, task) else {
+            return;
+        };
         if let Some(watch) = &self.watch {
             watch.leave(&task);
             if polled.is_pending() {
                 watch.suspended(&task);
             }
         }
-        if polled.is_ready() {
-            self.retire(&task);
+        match polled {
+            Poll::Ready(()) => self.retire(&task),
+            Poll::Pending if yielded => self.make_ready(task),
+            Poll::Pending => {}
         }
     }
 
-    /// Nobody is being polled any more: acts on what the task asked for.
+    /// Polls with the waker that is lent, or with the task's real one if it has one.
     #[inline]
-    fn end_step(&self) {
+    fn poll(&self, task: &Task, context: &mut Context<'_>) -> Poll<()> {
+        let kept = task.record.rare().and_then(|rare| rare.waker.get());
+        let waker = kept.unwrap_or(context.waker());
+        self.lent_data.set(waker.data());
+        match kept {
+            None => task.poll(context),
+            Some(kept) => task.poll(&mut Context::from_waker(kept)),
+        }
+    }
+
+    /// Nobody is being polled any more: acts on what the task asked for. True if it yielded.
+    #[inline]
+    fn end_step(&self) -> bool {
         self.lent_data.set(std::ptr::null());
-        self.read_door();
-        self.wake_foreign();
+        let yielded = self.left.take(Left::YIELDED);
+        if self.left.any() {
+            self.read_door();
+            self.wake_foreign();
+        }
+        yielded
     }
 
     /// Reads the slot and what spilled over, in the order of asking.
     #[inline]
     pub(crate) fn read_door(&self) {
-        if self.door_used.replace(false) {
+        if self.left.take(Left::REQUESTS) {
             self.read_requests();
         }
     }
@@ -158,38 +179,41 @@ impl Core {
     fn read_requests(&self) {
         if !self.spill.borrow().is_empty() {
             let spilled = self.spill.take();
-            for (wait, trap) in spilled {
-                self.handle(wait, trap);
+            for (wait, trap) in &spilled {
+                self.handle(*wait, trap);
             }
         }
-        if let Some((wait, trap)) = self.slot.take() {
-            self.handle(wait, trap);
+        // In place, as in `Waits::suspend`; no trap's meaning touches the slot.
+        if let Some((wait, trap)) = &*self.slot.borrow() {
+            self.handle(*wait, trap);
         }
+        *self.slot.borrow_mut() = None;
     }
 
     /// The heart: what each trap means.
-    fn handle(&self, wait: WaitId, trap: Trap) {
+    fn handle(&self, wait: WaitId, trap: &Trap) {
         match trap {
             Trap::Sleep(until) => {
-                let timer = self.timers.borrow_mut().arm(until, Due::Wait(wait));
+                let timer = self.timers.borrow_mut().arm(*until, Due::Wait(wait));
                 self.suspend(wait, Undo::Timer(timer));
             }
-            Trap::Readable(source) => self.wait_for_source(wait, source.0, READ),
-            Trap::Writable(source) => self.wait_for_source(wait, source.0, WRITE),
+            Trap::Readable(source) => self.wait_for_source(wait, &source.0, READ),
+            Trap::Writable(source) => self.wait_for_source(wait, &source.0, WRITE),
             Trap::Wait(queue) => {
-                self.waits.borrow_mut().join_line(&queue, wait);
-                self.suspend(wait, Undo::Queue(queue));
+                let mut waits = self.waits.borrow_mut();
+                waits.join_line(queue, wait);
+                waits.suspend(wait, Undo::Queue(queue.clone()));
             }
-            Trap::Join(task) => self.wait_for_end(wait, task),
-            Trap::Bell(bell) => self.wait_for_bell(wait, bell),
+            Trap::Join(task) => self.wait_for_end(wait, *task),
+            Trap::Bell(bell) => self.wait_for_bell(wait, *bell),
         }
     }
 
     fn suspend(&self, wait: WaitId, undo: Undo) {
-        self.waits.borrow_mut().set_undo(wait, undo);
+        self.waits.borrow_mut().suspend(wait, undo);
     }
 
-    fn wait_for_source(&self, wait: WaitId, source: Rc<Source>, direction: usize) {
+    fn wait_for_source(&self, wait: WaitId, source: &Rc<Source>, direction: usize) {
         if source.is_ready(direction) {
             return self.answer(wait, Ok(()));
         }
@@ -200,8 +224,8 @@ impl Core {
         self.suspend(
             wait,
             match direction {
-                READ => Undo::Reader(source),
-                _ => Undo::Writer(source),
+                READ => Undo::Reader(source.clone()),
+                _ => Undo::Writer(source.clone()),
             },
         );
     }
@@ -221,7 +245,7 @@ impl Core {
             return self.answer(wait, Err(Error::OneSelf));
         }
         waits.enqueue(&task.record.joiners, wait);
-        waits.set_undo(wait, Undo::Joiner(task));
+        waits.suspend(wait, Undo::Joiner(task));
     }
 
     fn wait_for_bell(&self, wait: WaitId, bell: u32) {
@@ -326,39 +350,55 @@ impl Core {
     }
 }
 
-/// The steps of one turn, counted.
+/// What a step leaves for the loop to do: one look says that there is nothing, as there usually is.
+#[derive(Default)]
+pub(crate) struct Left(Cell<u8>);
+
+impl Left {
+    /// Something is in the slot or the spill list.
+    pub(crate) const REQUESTS: u8 = 1;
+    /// Wakers of combinators are to be called.
+    pub(crate) const WAKERS: u8 = 2;
+    /// The task goes to the end of the ready queue.
+    pub(crate) const YIELDED: u8 = 4;
+
+    #[inline]
+    pub(crate) fn add(&self, what: u8) {
+        self.0.set(self.0.get() | what);
+    }
+
+    #[inline]
+    fn any(&self) -> bool {
+        self.0.get() != 0
+    }
+
+    /// True if this was left; it is not any more.
+    #[inline]
+    pub(crate) fn take(&self, what: u8) -> bool {
+        let left = self.0.get();
+        self.0.set(left & !what);
+        left & what != 0
+    }
+}
+
+/// How far a turn has come.
 #[derive(Default)]
 struct Steps {
-    done: Cell<u32>,
+    looks: Cell<u32>,
     began: Cell<Option<Instant>>,
 }
 
 impl Steps {
-    /// True when deadlines and I/O have to be looked at before the next step.
-    #[inline]
+    /// Called every `STEPS_PER_LOOK` steps: true when deadlines and I/O have to be looked at.
     fn are_over(&self) -> bool {
-        let done = self.done.get();
-        self.done.set(done + 1);
-        done.is_multiple_of(STEPS_PER_LOOK) && self.look(done)
-    }
-
-    fn look(&self, done: u32) -> bool {
-        if done == 0 {
-            return false;
+        let looks = self.looks.get();
+        self.looks.set(looks + 1);
+        if looks == 0 {
+            return false; // an idle kernel wakes for a step or two: not worth a look at the clock
         }
         let now = Instant::now();
         let began = self.began.get().unwrap_or(now);
         self.began.set(Some(began));
-        done >= STEPS_PER_TURN || now - began > TURN_TIME
+        looks * STEPS_PER_LOOK >= STEPS_PER_TURN || now - began > TURN_TIME
     }
-}
-
-/// The next number of a xorshift generator.
-fn roll(dice: &Cell<u64>) -> u64 {
-    let mut x = dice.get();
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    dice.set(x);
-    x
 }

@@ -1,13 +1,11 @@
 //! The table of waits: who waits, in which task, under which scopes, and how to undo it.
 //!
-//! A wait is one entry of a slab. It sits in up to two lists, both linked through the slab
+//! A wait is one entry of a table. It sits in up to two lists, both linked through the table
 //! itself: the list of its task's unanswered waits (so that a cancellation finds them) and the
 //! queue of what it waits for (an event, a semaphore, a task's end). Entering and leaving either
 //! list never searches. Pure: nothing here touches a descriptor or a clock.
 
 use std::{cell::Cell, rc::Rc, task::Waker};
-
-use slab::Slab;
 
 use crate::{cell::Task, error::Error, reactor::Source, timer::TimerKey};
 
@@ -33,6 +31,8 @@ pub(crate) enum Undo {
     Bell(u32),
     /// Answered; nothing left to undo.
     Answered(Answer),
+    /// No wait: a place to be used again.
+    Free,
 }
 
 /// A line of tasks that wait for something, served in order of arrival.
@@ -69,12 +69,9 @@ impl WaitQueue {
     }
 
     /// True if nobody waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.first() == NONE
-    }
-
-    pub(crate) fn first(&self) -> WaitId {
-        self.line.first.get()
+        self.line.first.get() == NONE
     }
 }
 
@@ -111,6 +108,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// The answer, once there is one.
+    #[inline]
     pub(crate) fn answer(&self) -> Option<Answer> {
         match self.undo {
             Undo::Answered(answer) => Some(answer),
@@ -126,7 +124,10 @@ impl Wait {
 
 /// All waits of a kernel.
 pub(crate) struct Waits {
-    slab: Slab<Wait>,
+    places: Vec<Wait>,
+    /// The first of the places that may be used again; `next` leads to the others.
+    free: WaitId,
+    used: usize,
     /// Wakers of waits that were polled by a combinator with a waker of its own.
     wakers: std::collections::HashMap<WaitId, Waker>,
 }
@@ -134,56 +135,120 @@ pub(crate) struct Waits {
 impl Waits {
     pub(crate) fn new() -> Waits {
         Waits {
-            slab: Slab::new(),
+            places: Vec::new(),
+            free: NONE,
+            used: 0,
             wakers: Default::default(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.used
     }
 
     pub(crate) fn ids(&self) -> Vec<WaitId> {
-        self.slab.iter().map(|(id, _)| id as WaitId).collect()
+        let used = |wait: &Wait| !matches!(wait.undo, Undo::Free);
+        (0..self.places.len())
+            .filter(|id| used(&self.places[*id]))
+            .map(|id| id as WaitId)
+            .collect()
     }
 
     #[inline]
     pub(crate) fn get(&self, id: WaitId) -> &Wait {
-        &self.slab[id as usize]
+        &self.places[id as usize]
+    }
+
+    #[inline]
+    fn get_mut(&mut self, id: WaitId) -> &mut Wait {
+        &mut self.places[id as usize]
     }
 
     /// Adds a wait to the front of its task's list.
+    #[inline]
     pub(crate) fn insert(&mut self, task: Task, scope: u32) -> WaitId {
-        let entry = self.slab.vacant_entry();
-        let id = entry.key() as WaitId;
+        let id = match self.free {
+            NONE => self.grow(),
+            free => free,
+        };
+        self.used += 1;
         let next = task.record.waits.replace(id);
-        entry.insert(Wait {
-            task: Some(task),
-            scope,
-            undo: Undo::Requested,
-            next,
+        let wait = &mut self.places[id as usize];
+        self.free = wait.next;
+        (wait.next, wait.prev) = (next, NONE);
+        wait.scope = scope;
+        wait.undo = Undo::Requested;
+        wait.task = Some(task);
+        if next != NONE {
+            self.get_mut(next).prev = id;
+        }
+        id
+    }
+
+    /// A new place, for want of a free one.
+    #[cold]
+    fn grow(&mut self) -> WaitId {
+        self.places.push(Wait {
+            task: None,
+            scope: NONE,
+            undo: Undo::Free,
+            next: NONE,
             prev: NONE,
             after: NONE,
             before: NONE,
             foreign: false,
         });
-        if next != NONE {
-            self.slab[next as usize].prev = id;
-        }
-        id
+        (self.places.len() - 1) as WaitId
+    }
+
+    /// Gives up the place of a wait that is in no list any more and has no waker left.
+    #[inline]
+    fn remove(&mut self, id: WaitId) {
+        let free = self.free;
+        let wait = self.get_mut(id);
+        debug_assert!(!wait.foreign && wait.task.is_none());
+        wait.undo = Undo::Free;
+        wait.next = free;
+        self.free = id;
+        self.used -= 1;
+    }
+
+    /// Gives a wait its answer and takes it out of its task's list; gives the task, unless it has
+    /// ended. Whoever answers a joiner holds the task that was joined: it is not dropped in here.
+    #[inline]
+    pub(crate) fn answer(&mut self, id: WaitId, answer: Answer) -> Option<Task> {
+        self.suspend(id, Undo::Answered(answer));
+        self.leave_task(id)
+    }
+
+    /// The answer, if it is there; the wait is then no more. Also gives the waker noted for it, to
+    /// be dropped where nothing is borrowed.
+    #[inline]
+    pub(crate) fn take_answer(&mut self, id: WaitId) -> Option<(Answer, Option<Waker>)> {
+        let answer = self.get(id).answer()?;
+        Some((answer, self.forget(id)))
+    }
+
+    /// Removes a wait that stands nowhere any more; gives the waker noted for it.
+    #[inline]
+    pub(crate) fn forget(&mut self, id: WaitId) -> Option<Waker> {
+        let waker = self.take_waker(id);
+        self.remove(id);
+        waker
     }
 
     /// Takes an unanswered wait out of its task's list; gives the task, unless it has ended.
+    #[inline]
     pub(crate) fn leave_task(&mut self, id: WaitId) -> Option<Task> {
-        let wait = &mut self.slab[id as usize];
+        let wait = self.get_mut(id);
         let task = wait.task.take()?;
         let (next, prev) = (wait.next, wait.prev);
         if next != NONE {
-            self.slab[next as usize].prev = prev;
+            self.get_mut(next).prev = prev;
         }
         match prev {
             NONE => task.record.waits.set(next),
-            prev => self.slab[prev as usize].next = next,
+            prev => self.get_mut(prev).next = next,
         }
         Some(task)
     }
@@ -191,10 +256,10 @@ impl Waits {
     /// Puts a wait into the list of another task, whose poll it was found in.
     pub(crate) fn enter_task(&mut self, id: WaitId, task: Task) {
         let next = task.record.waits.replace(id);
-        let wait = &mut self.slab[id as usize];
+        let wait = self.get_mut(id);
         (wait.task, wait.next, wait.prev) = (Some(task), next, NONE);
         if next != NONE {
-            self.slab[next as usize].prev = id;
+            self.get_mut(next).prev = id;
         }
     }
 
@@ -206,24 +271,24 @@ impl Waits {
         })
     }
 
+    /// Notes how to undo a wait, where nothing has to be undone now. (Written in place: a `replace`
+    /// moves sixteen bytes that were written in parts, and waits for them.)
+    #[inline]
+    pub(crate) fn suspend(&mut self, id: WaitId, undo: Undo) {
+        self.get_mut(id).undo = undo;
+    }
+
     pub(crate) fn set_undo(&mut self, id: WaitId, undo: Undo) -> Undo {
-        std::mem::replace(&mut self.slab[id as usize].undo, undo)
+        std::mem::replace(&mut self.get_mut(id).undo, undo)
     }
 
     pub(crate) fn set_scope(&mut self, id: WaitId, scope: u32) {
-        self.slab[id as usize].scope = scope;
-    }
-
-    /// Removes a wait that is in no list any more and has no waker left.
-    pub(crate) fn remove(&mut self, id: WaitId) -> Wait {
-        let wait = self.slab.remove(id as usize);
-        debug_assert!(!wait.foreign, "its waker was taken out before");
-        wait
+        self.get_mut(id).scope = scope;
     }
 
     /// True if this waker is already the one noted.
     pub(crate) fn has_waker(&self, id: WaitId, waker: &Waker) -> bool {
-        self.slab[id as usize].foreign && self.wakers.get(&id).is_some_and(|w| w.will_wake(waker))
+        self.get(id).foreign && self.wakers.get(&id).is_some_and(|w| w.will_wake(waker))
     }
 
     /// Notes whom to wake for this wait, if not simply its task. Hands back the waker noted
@@ -232,47 +297,59 @@ impl Waits {
     pub(crate) fn set_waker(&mut self, id: WaitId, waker: Option<Waker>) -> Option<Waker> {
         let old = self.take_waker(id);
         if let Some(waker) = waker {
-            self.slab[id as usize].foreign = true;
+            self.get_mut(id).foreign = true;
             self.wakers.insert(id, waker);
         }
         old
     }
 
     /// Takes out the waker noted for this wait.
+    #[inline]
     pub(crate) fn take_waker(&mut self, id: WaitId) -> Option<Waker> {
-        let foreign = &mut self.slab[id as usize].foreign;
-        if !std::mem::take(foreign) {
-            return None;
+        match std::mem::take(&mut self.get_mut(id).foreign) {
+            true => self.wakers.remove(&id),
+            false => None,
         }
-        self.wakers.remove(&id)
     }
 
     /// Puts a wait at the end of a line that begins with `first`.
+    #[inline]
     pub(crate) fn enqueue(&mut self, first: &Cell<WaitId>, id: WaitId) {
         let head = first.get();
         if head == NONE {
             first.set(id);
-            let wait = &mut self.slab[id as usize];
+            let wait = self.get_mut(id);
             (wait.before, wait.after) = (id, id);
             return;
         }
-        let last = std::mem::replace(&mut self.slab[head as usize].before, id);
-        self.slab[last as usize].after = id;
-        let wait = &mut self.slab[id as usize];
+        let last = std::mem::replace(&mut self.get_mut(head).before, id);
+        self.get_mut(last).after = id;
+        let wait = self.get_mut(id);
         (wait.before, wait.after) = (last, head);
     }
 
     /// Takes a wait out of the line it stands in.
+    #[inline]
     pub(crate) fn dequeue(&mut self, first: &Cell<WaitId>, id: WaitId) {
-        let Wait { before, after, .. } = self.slab[id as usize];
+        let &Wait { before, after, .. } = self.get(id);
         if after == id {
             return first.set(NONE);
         }
-        self.slab[before as usize].after = after;
-        self.slab[after as usize].before = before;
+        self.get_mut(before).after = after;
+        self.get_mut(after).before = before;
         if first.get() == id {
             first.set(after);
         }
+    }
+
+    /// Takes the first out of a line.
+    #[inline]
+    pub(crate) fn shift(&mut self, first: &Cell<WaitId>) -> Option<WaitId> {
+        let id = first.get();
+        (id != NONE).then(|| {
+            self.dequeue(first, id);
+            id
+        })
     }
 
     /// `enqueue` for a shared line.
@@ -283,6 +360,12 @@ impl Waits {
     /// `dequeue` for a shared line.
     pub(crate) fn leave_line(&mut self, queue: &WaitQueue, id: WaitId) {
         self.dequeue(&queue.line.first, id);
+    }
+
+    /// `shift` for a shared line.
+    #[inline]
+    pub(crate) fn first_of_line(&mut self, queue: &WaitQueue) -> Option<WaitId> {
+        self.shift(&queue.line.first)
     }
 }
 
@@ -295,7 +378,7 @@ mod tests {
     };
 
     fn task() -> Task {
-        let record = Record::new(TaskId::FIRST, None, std::panic::Location::caller());
+        let record = Record::new(TaskId::from_bits(1), None, std::panic::Location::caller());
         Joint::new(async {}, record).task().clone()
     }
 

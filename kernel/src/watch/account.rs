@@ -34,7 +34,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn open(&mut self, id: TaskId, now: Instant) {
-        let index = id.index as usize;
+        let index = id.index();
         if self.accounts.len() <= index {
             self.accounts.resize_with(index + 1, || None);
         }
@@ -48,13 +48,13 @@ impl Ledger {
     }
 
     pub(crate) fn close(&mut self, id: TaskId) {
-        if let Some(account) = self.accounts.get_mut(id.index as usize) {
+        if let Some(account) = self.accounts.get_mut(id.index()) {
             account.take_if(|account| account.id == id);
         }
     }
 
     pub(crate) fn charge(&mut self, id: TaskId, busy: Duration, cpu: Duration) {
-        let account = self.accounts.get_mut(id.index as usize);
+        let account = self.accounts.get_mut(id.index());
         if let Some(account) = account.and_then(Option::as_mut).filter(|a| a.id == id) {
             account.polls += 1;
             account.busy += busy;
@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     pub(crate) fn account(&self, id: TaskId, now: Instant) -> Option<TaskAccount> {
-        let account = self.accounts.get(id.index as usize)?.as_ref()?;
+        let account = self.accounts.get(id.index())?.as_ref()?;
         (account.id == id).then(|| TaskAccount {
             age: now.saturating_duration_since(account.created),
             polls: account.polls,
@@ -92,11 +92,7 @@ mod tests {
     #[test]
     fn a_place_used_again_is_another_account() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
-        let first = TaskId::FIRST;
-        let second = TaskId {
-            serial: first.serial.checked_add(1).unwrap(),
-            ..first
-        };
+        let (first, second) = (TaskId::from_bits(1 << 32), TaskId::from_bits(2 << 32));
         let ms = Duration::from_millis;
         ledger.open(first, start);
         ledger.charge(first, ms(3), ms(2));

@@ -292,7 +292,7 @@ fn cancel(serial: u32) -> String {
             .tasks
             .borrow()
             .iter()
-            .find(|task| task.record.id.serial.get() == serial)
+            .find(|task| task.record.id.serial() == serial)
             .cloned();
         match task {
             Some(task) => {

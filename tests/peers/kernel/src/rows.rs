@@ -90,7 +90,7 @@ macro_rules! plain_rows {
                             let done = done.clone();
                             spawn(async move {
                                 for _ in 0..rounds {
-                                    yield_now().await;
+                                    let _ = yield_now().await;
                                     done.set(done.get() + 1);
                                 }
                             })
@@ -187,7 +187,7 @@ macro_rules! plain_rows {
                         for n in 0..count {
                             send(&to, n);
                             if n % 100 == 99 {
-                                yield_now().await;
+                                let _ = yield_now().await;
                             }
                         }
                     }));

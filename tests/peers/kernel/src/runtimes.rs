@@ -75,9 +75,7 @@ mod ours {
     fn detach<T: 'static>(handle: JoinHandle<T>) {
         handle.detach();
     }
-    async fn yield_now() {
-        kernel::yield_now().await.expect("nobody cancels");
-    }
+    use kernel::yield_now;
     async fn park() {
         std::future::pending::<()>().await
     }
@@ -151,9 +149,7 @@ mod tokio_rt {
         handle.await.expect("no task fails")
     }
     fn detach<T>(_: JoinHandle<T>) {}
-    async fn yield_now() {
-        tokio::task::yield_now().await;
-    }
+    use tokio::task::yield_now;
     async fn park() {
         std::future::pending::<()>().await
     }
@@ -232,9 +228,7 @@ mod smol_rt {
     fn detach<T>(handle: Task<T>) {
         handle.detach();
     }
-    async fn yield_now() {
-        smol::future::yield_now().await;
-    }
+    use smol::future::yield_now;
     async fn park() {
         std::future::pending::<()>().await
     }
@@ -395,16 +389,15 @@ mod monoio_rt {
     }
     fn detach<T>(_: JoinHandle<T>) {}
     /// monoio has none of its own.
-    async fn yield_now() {
+    fn yield_now() -> impl Future<Output = ()> {
         let mut yielded = false;
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(move |cx| {
             if std::mem::replace(&mut yielded, true) {
                 return std::task::Poll::Ready(());
             }
             cx.waker().wake_by_ref();
             std::task::Poll::Pending
         })
-        .await
     }
     async fn park() {
         std::future::pending::<()>().await
@@ -510,16 +503,15 @@ mod futures_rt {
     fn detach<T: 'static>(handle: RemoteHandle<T>) {
         handle.forget();
     }
-    async fn yield_now() {
+    fn yield_now() -> impl Future<Output = ()> {
         let mut yielded = false;
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(move |cx| {
             if std::mem::replace(&mut yielded, true) {
                 return std::task::Poll::Ready(());
             }
             cx.waker().wake_by_ref();
             std::task::Poll::Pending
         })
-        .await
     }
     async fn park() {
         std::future::pending::<()>().await

@@ -163,18 +163,44 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
         Ok(next.map(|(_, result)| result))
     }
 
+    /// Takes the result of a task that has ended, in order of completion; never waits.
+    ///
+    /// For groups that live long: a server that starts a task for each connection takes out those
+    /// that have ended before it starts the next, so that it holds no results that nobody wants.
+    ///
+    /// # Examples
+    /// ```
+    /// # use kernel::{Error, TaskGroup};
+    /// # kernel::run(async {
+    /// let mut group = TaskGroup::<u32, Error>::new();
+    /// for n in 0..100 {
+    ///     while group.try_next().is_some() {}
+    ///     group.spawn(async move { Ok(n) });
+    ///     kernel::yield_now().await?; // here a server would accept
+    /// }
+    /// assert!(group.len() <= 2);
+    /// # group.join().await.map(drop) }).unwrap().unwrap();
+    /// ```
+    pub fn try_next(&mut self) -> Option<Result<T, GroupError<E>>> {
+        self.take_finished().map(|(_, result)| result)
+    }
+
+    fn take_finished(&mut self) -> Option<(usize, Result<T, GroupError<E>>)> {
+        let number = self.shared.finished.borrow_mut().pop_front()?;
+        let task = self.running.remove(&number);
+        let task = task.expect("a task reports once, and is in the table until then");
+        let result = match task.into_result() {
+            Ok(result) => result.map_err(GroupError::Task),
+            Err(error) => Err(GroupError::Join(error)),
+        };
+        Some((number, result))
+    }
+
     async fn next_numbered(&mut self) -> Result<Option<(usize, Result<T, GroupError<E>>)>, Error> {
         check()?;
         loop {
-            let finished = self.shared.finished.borrow_mut().pop_front();
-            if let Some(number) = finished {
-                let task = self.running.remove(&number);
-                let task = task.expect("a task reports once, and is in the table until then");
-                let result = match task.into_result() {
-                    Ok(result) => result.map_err(GroupError::Task),
-                    Err(error) => Err(GroupError::Join(error)),
-                };
-                return Ok(Some((number, result)));
+            if let Some(finished) = self.take_finished() {
+                return Ok(Some(finished));
             }
             if self.running.is_empty() {
                 return Ok(None);
@@ -194,12 +220,14 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// The first error of a task; or the cancellation or timeout of the waiting task, which
     /// cancels the group too.
     pub async fn join(mut self) -> Result<Vec<T>, GroupError<E>> {
-        let mut values: Vec<Option<T>> = Vec::new();
-        values.resize_with(self.spawned, || None);
+        let mut values: Vec<(usize, T)> = Vec::new();
         loop {
             match self.next_numbered().await {
-                Ok(None) => return Ok(values.into_iter().flatten().collect()),
-                Ok(Some((number, Ok(value)))) => values[number] = Some(value),
+                Ok(None) => {
+                    values.sort_unstable_by_key(|(number, _)| *number);
+                    return Ok(values.into_iter().map(|(_, value)| value).collect());
+                }
+                Ok(Some((number, Ok(value)))) => values.push((number, value)),
                 Ok(Some((_, Err(error)))) => return Err(self.end_with(error).await),
                 Err(interrupted) => return Err(self.end_with(interrupted.into()).await),
             }

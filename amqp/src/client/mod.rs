@@ -56,3 +56,6 @@ use std::task::{Poll, Waker};
 async fn wait<T>(mut poll: impl FnMut(&Waker) -> Poll<T>) -> Result<T, kernel::Error> {
     kernel::foreign(std::future::poll_fn(move |context| poll(context.waker()))).await
 }
+
+#[cfg(test)]
+mod memory_tests;

@@ -2,7 +2,9 @@
 
 use super::request::{ExchangeDeclare, QueueDeclare, QueueOk, checked, short};
 use crate::error::Error;
-use crate::protocol::{AMQPClass, FieldTable, basic, channel, confirm, exchange, queue, tx};
+use crate::protocol::{
+    AMQPClass, FieldTable, ShortString, basic, channel, confirm, exchange, queue, tx,
+};
 use basic::AMQPMethod as Basic;
 use exchange::AMQPMethod as Exchange;
 use queue::AMQPMethod as Queue;
@@ -17,21 +19,47 @@ pub(crate) struct Op<T> {
     pub(crate) read: fn(AMQPClass) -> Option<T>,
 }
 
-fn nothing(_: AMQPClass) -> Option<()> {
-    Some(())
-}
-
-fn op(method: AMQPClass, what: &'static str, expects: (u16, u16)) -> Op<()> {
-    Op {
-        method,
-        what,
-        expects,
-        read: nothing,
+impl<T> Op<T> {
+    fn new(what: &'static str, method: AMQPClass, read: fn(AMQPClass) -> Option<T>) -> Self {
+        let expects = match (method.get_amqp_class_id(), method.get_amqp_method_id()) {
+            EXCHANGE_UNBIND => EXCHANGE_UNBIND_OK,
+            (class, request) => (class, request + 1),
+        };
+        Op {
+            method,
+            what,
+            expects,
+            read,
+        }
     }
 }
 
+/// The one answer whose number does not follow its request's.
+const EXCHANGE_UNBIND: (u16, u16) = (40, 40);
+const EXCHANGE_UNBIND_OK: (u16, u16) = (40, 51);
+
+/// A request whose answer says nothing but that it was done.
+fn op(what: &'static str, method: AMQPClass) -> Op<()> {
+    Op::new(what, method, |_| Some(()))
+}
+
+/// The names of a binding: where to (a queue or an exchange, as `kind` says), from which exchange, by which key.
+fn binding(
+    (kind, to): (&str, &str),
+    source: &str,
+    routing_key: &str,
+    arguments: &FieldTable,
+) -> Result<[ShortString; 3], Error> {
+    checked(arguments)?;
+    Ok([
+        short(to, kind)?,
+        short(source, "exchange name")?,
+        short(routing_key, "routing key")?,
+    ])
+}
+
 pub(crate) fn exchange_declare(declare: &ExchangeDeclare) -> Result<Op<()>, Error> {
-    Ok(op(declare.method()?, "exchange.declare", (40, 11)))
+    Ok(op("exchange.declare", declare.method()?))
 }
 
 pub(crate) fn exchange_delete(name: &str, if_unused: bool) -> Result<Op<()>, Error> {
@@ -40,11 +68,8 @@ pub(crate) fn exchange_delete(name: &str, if_unused: bool) -> Result<Op<()>, Err
         if_unused,
         nowait: false,
     };
-    Ok(op(
-        AMQPClass::Exchange(Exchange::Delete(delete)),
-        "exchange.delete",
-        (40, 21),
-    ))
+    let delete = Exchange::Delete(delete);
+    Ok(op("exchange.delete", AMQPClass::Exchange(delete)))
 }
 
 pub(crate) fn exchange_bind(
@@ -53,19 +78,16 @@ pub(crate) fn exchange_bind(
     routing_key: &str,
     arguments: FieldTable,
 ) -> Result<Op<()>, Error> {
-    checked(&arguments)?;
-    let bind = exchange::Bind {
-        destination: short(destination, "exchange name")?,
-        source: short(source, "exchange name")?,
-        routing_key: short(routing_key, "routing key")?,
+    let to = ("exchange name", destination);
+    let [destination, source, routing_key] = binding(to, source, routing_key, &arguments)?;
+    let bind = Exchange::Bind(exchange::Bind {
+        destination,
+        source,
+        routing_key,
         nowait: false,
         arguments,
-    };
-    Ok(op(
-        AMQPClass::Exchange(Exchange::Bind(bind)),
-        "exchange.bind",
-        (40, 31),
-    ))
+    });
+    Ok(op("exchange.bind", AMQPClass::Exchange(bind)))
 }
 
 pub(crate) fn exchange_unbind(
@@ -74,36 +96,31 @@ pub(crate) fn exchange_unbind(
     routing_key: &str,
     arguments: FieldTable,
 ) -> Result<Op<()>, Error> {
-    checked(&arguments)?;
-    let unbind = exchange::Unbind {
-        destination: short(destination, "exchange name")?,
-        source: short(source, "exchange name")?,
-        routing_key: short(routing_key, "routing key")?,
+    let to = ("exchange name", destination);
+    let [destination, source, routing_key] = binding(to, source, routing_key, &arguments)?;
+    let unbind = Exchange::Unbind(exchange::Unbind {
+        destination,
+        source,
+        routing_key,
         nowait: false,
         arguments,
-    };
-    Ok(op(
-        AMQPClass::Exchange(Exchange::Unbind(unbind)),
-        "exchange.unbind",
-        (40, 51),
-    ))
+    });
+    Ok(op("exchange.unbind", AMQPClass::Exchange(unbind)))
 }
 
 pub(crate) fn queue_declare(declare: &QueueDeclare) -> Result<Op<QueueOk>, Error> {
-    let read = |answer| match answer {
-        AMQPClass::Queue(Queue::DeclareOk(ok)) => Some(QueueOk {
-            name: ok.queue.into(),
-            messages: ok.message_count,
-            consumers: ok.consumer_count,
-        }),
-        _ => None,
-    };
-    Ok(Op {
-        method: declare.method()?,
-        what: "queue.declare",
-        expects: (50, 11),
-        read,
-    })
+    Ok(Op::new(
+        "queue.declare",
+        declare.method()?,
+        |answer| match answer {
+            AMQPClass::Queue(Queue::DeclareOk(ok)) => Some(QueueOk {
+                name: ok.queue.into(),
+                messages: ok.message_count,
+                consumers: ok.consumer_count,
+            }),
+            _ => None,
+        },
+    ))
 }
 
 pub(crate) fn queue_bind(
@@ -112,19 +129,16 @@ pub(crate) fn queue_bind(
     routing_key: &str,
     arguments: FieldTable,
 ) -> Result<Op<()>, Error> {
-    checked(&arguments)?;
-    let bind = queue::Bind {
-        queue: short(queue, "queue name")?,
-        exchange: short(exchange, "exchange name")?,
-        routing_key: short(routing_key, "routing key")?,
+    let to = ("queue name", queue);
+    let [queue, exchange, routing_key] = binding(to, exchange, routing_key, &arguments)?;
+    let bind = Queue::Bind(queue::Bind {
+        queue,
+        exchange,
+        routing_key,
         nowait: false,
         arguments,
-    };
-    Ok(op(
-        AMQPClass::Queue(Queue::Bind(bind)),
-        "queue.bind",
-        (50, 21),
-    ))
+    });
+    Ok(op("queue.bind", AMQPClass::Queue(bind)))
 }
 
 pub(crate) fn queue_unbind(
@@ -133,124 +147,97 @@ pub(crate) fn queue_unbind(
     routing_key: &str,
     arguments: FieldTable,
 ) -> Result<Op<()>, Error> {
-    checked(&arguments)?;
-    let unbind = queue::Unbind {
-        queue: short(queue, "queue name")?,
-        exchange: short(exchange, "exchange name")?,
-        routing_key: short(routing_key, "routing key")?,
+    let to = ("queue name", queue);
+    let [queue, exchange, routing_key] = binding(to, exchange, routing_key, &arguments)?;
+    let unbind = Queue::Unbind(queue::Unbind {
+        queue,
+        exchange,
+        routing_key,
         arguments,
-    };
-    Ok(op(
-        AMQPClass::Queue(Queue::Unbind(unbind)),
-        "queue.unbind",
-        (50, 51),
-    ))
+    });
+    Ok(op("queue.unbind", AMQPClass::Queue(unbind)))
 }
 
 pub(crate) fn queue_purge(queue: &str) -> Result<Op<u32>, Error> {
-    let purge = queue::Purge {
+    let purge = Queue::Purge(queue::Purge {
         queue: short(queue, "queue name")?,
         nowait: false,
-    };
-    let read = |answer| match answer {
-        AMQPClass::Queue(Queue::PurgeOk(ok)) => Some(ok.message_count),
-        _ => None,
-    };
-    Ok(Op {
-        method: AMQPClass::Queue(Queue::Purge(purge)),
-        what: "queue.purge",
-        expects: (50, 31),
-        read,
-    })
+    });
+    Ok(Op::new(
+        "queue.purge",
+        AMQPClass::Queue(purge),
+        |answer| match answer {
+            AMQPClass::Queue(Queue::PurgeOk(ok)) => Some(ok.message_count),
+            _ => None,
+        },
+    ))
 }
 
 pub(crate) fn queue_delete(queue: &str, if_unused: bool, if_empty: bool) -> Result<Op<u32>, Error> {
-    let delete = queue::Delete {
+    let delete = Queue::Delete(queue::Delete {
         queue: short(queue, "queue name")?,
         if_unused,
         if_empty,
         nowait: false,
-    };
-    let read = |answer| match answer {
-        AMQPClass::Queue(Queue::DeleteOk(ok)) => Some(ok.message_count),
-        _ => None,
-    };
-    Ok(Op {
-        method: AMQPClass::Queue(Queue::Delete(delete)),
-        what: "queue.delete",
-        expects: (50, 41),
-        read,
-    })
+    });
+    Ok(Op::new(
+        "queue.delete",
+        AMQPClass::Queue(delete),
+        |answer| match answer {
+            AMQPClass::Queue(Queue::DeleteOk(ok)) => Some(ok.message_count),
+            _ => None,
+        },
+    ))
 }
 
 pub(crate) fn qos(prefetch_count: u16) -> Op<()> {
-    let qos = basic::Qos {
+    let qos = Basic::Qos(basic::Qos {
         prefetch_count,
         global: false,
-    };
-    op(AMQPClass::Basic(Basic::Qos(qos)), "basic.qos", (60, 11))
+    });
+    op("basic.qos", AMQPClass::Basic(qos))
 }
 
 pub(crate) fn get(queue: &str, no_ack: bool) -> Result<Op<()>, Error> {
-    let get = basic::Get {
+    let get = Basic::Get(basic::Get {
         queue: short(queue, "queue name")?,
         no_ack,
+    });
+    let mut op = op("basic.get", AMQPClass::Basic(get));
+    op.expects = match no_ack {
+        true => super::GET_NO_ACK,
+        false => super::GET,
     };
-    let expects = if no_ack {
-        super::GET_NO_ACK
-    } else {
-        super::GET
-    };
-    Ok(op(AMQPClass::Basic(Basic::Get(get)), "basic.get", expects))
+    Ok(op)
 }
 
 pub(crate) fn recover(requeue: bool) -> Op<()> {
-    op(
-        AMQPClass::Basic(Basic::Recover(basic::Recover { requeue })),
-        "basic.recover",
-        (60, 111),
-    )
+    let recover = Basic::Recover(basic::Recover { requeue });
+    op("basic.recover", AMQPClass::Basic(recover))
 }
 
 pub(crate) fn flow(active: bool) -> Op<bool> {
-    let flow = AMQPClass::Channel(channel::AMQPMethod::Flow(channel::Flow { active }));
-    let read = |answer| match answer {
-        AMQPClass::Channel(channel::AMQPMethod::FlowOk(ok)) => Some(ok.active),
+    use channel::AMQPMethod::{Flow, FlowOk};
+    let flow = AMQPClass::Channel(Flow(channel::Flow { active }));
+    Op::new("channel.flow", flow, |answer| match answer {
+        AMQPClass::Channel(FlowOk(ok)) => Some(ok.active),
         _ => None,
-    };
-    Op {
-        method: flow,
-        what: "channel.flow",
-        expects: (20, 21),
-        read,
-    }
+    })
 }
 
 pub(crate) fn confirm_select() -> Op<()> {
     let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
-    op(AMQPClass::Confirm(select), "confirm.select", (85, 11))
+    op("confirm.select", AMQPClass::Confirm(select))
 }
 
 pub(crate) fn tx_select() -> Op<()> {
-    op(
-        AMQPClass::Tx(Tx::Select(tx::Select {})),
-        "tx.select",
-        (90, 11),
-    )
+    op("tx.select", AMQPClass::Tx(Tx::Select(tx::Select {})))
 }
 
 pub(crate) fn tx_commit() -> Op<()> {
-    op(
-        AMQPClass::Tx(Tx::Commit(tx::Commit {})),
-        "tx.commit",
-        (90, 21),
-    )
+    op("tx.commit", AMQPClass::Tx(Tx::Commit(tx::Commit {})))
 }
 
 pub(crate) fn tx_rollback() -> Op<()> {
-    op(
-        AMQPClass::Tx(Tx::Rollback(tx::Rollback {})),
-        "tx.rollback",
-        (90, 31),
-    )
+    op("tx.rollback", AMQPClass::Tx(Tx::Rollback(tx::Rollback {})))
 }

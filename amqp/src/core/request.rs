@@ -36,6 +36,23 @@ pub(crate) fn checked(table: &FieldTable) -> Result<(), Error> {
     table.into_iter().try_for_each(|(_, each)| check(each))
 }
 
+/// What the requests with arguments have in common.
+macro_rules! with_arguments {
+    () => {
+        /// Adds one argument, such as `("x-queue-type", "quorum")` of a queue, with the value as a `LongString`.
+        pub fn argument(mut self, key: &'static str, value: impl Into<AMQPValue>) -> Self {
+            self.arguments.insert(key.into(), value.into());
+            self
+        }
+
+        /// Sets all arguments.
+        pub fn arguments(mut self, arguments: FieldTable) -> Self {
+            self.arguments = arguments;
+            self
+        }
+    };
+}
+
 /// `exchange.declare`. Durable unless [`ExchangeDeclare::transient`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExchangeDeclare {
@@ -112,17 +129,7 @@ impl ExchangeDeclare {
         self
     }
 
-    /// Adds one argument.
-    pub fn argument(mut self, key: &'static str, value: impl Into<AMQPValue>) -> Self {
-        self.arguments.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets all arguments.
-    pub fn arguments(mut self, arguments: FieldTable) -> Self {
-        self.arguments = arguments;
-        self
-    }
+    with_arguments!();
 
     pub(crate) fn method(&self) -> Result<AMQPClass, Error> {
         checked(&self.arguments)?;
@@ -194,17 +201,7 @@ impl QueueDeclare {
         self
     }
 
-    /// Adds one argument, such as `("x-queue-type", "quorum")` with the value as a `LongString`.
-    pub fn argument(mut self, key: &'static str, value: impl Into<AMQPValue>) -> Self {
-        self.arguments.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets all arguments.
-    pub fn arguments(mut self, arguments: FieldTable) -> Self {
-        self.arguments = arguments;
-        self
-    }
+    with_arguments!();
 
     pub(crate) fn method(&self) -> Result<AMQPClass, Error> {
         checked(&self.arguments)?;
@@ -284,17 +281,7 @@ impl Consume {
         self.argument("x-priority", priority)
     }
 
-    /// Adds one argument.
-    pub fn argument(mut self, key: &'static str, value: impl Into<AMQPValue>) -> Self {
-        self.arguments.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets all arguments.
-    pub fn arguments(mut self, arguments: FieldTable) -> Self {
-        self.arguments = arguments;
-        self
-    }
+    with_arguments!();
 
     pub(crate) fn method(&self, tag: &str) -> Result<AMQPClass, Error> {
         checked(&self.arguments)?;

@@ -4,6 +4,7 @@
 //! does (spawn, wake, cancel, drop) finds every table free. That is why the fields are cells.
 
 use std::{
+    any::Any,
     cell::Cell,
     future::Future,
     io,
@@ -26,6 +27,7 @@ use crate::{
     reactor::Reactor,
     ready::Ready,
     scope::Scopes,
+    shutdown::Hook,
     table::Tasks,
     task::{TaskId, spawn_at},
     timer::Timers,
@@ -90,6 +92,10 @@ pub(crate) struct Core {
     pub(crate) bells: Held<Slab<BellState>>,
     pub(crate) bells_made: Cell<u32>,
     pub(crate) pool: Pool,
+    /// What other threads reach by a `Remote`.
+    pub(crate) remotes: Held<Slab<Rc<dyn Any>>>,
+    /// To be run when `main` has ended.
+    pub(crate) hooks: Held<Vec<Hook>>,
 
     /// What other threads see of this kernel.
     pub(crate) shared: Arc<Shared>,
@@ -221,8 +227,10 @@ impl Kernel {
         }
     }
 
-    /// Runs `main` and every task it spawns, until `main` ends; then cancels what is left, waits
-    /// for its end, and gives `main`'s value.
+    /// Runs `main` and every task it spawns, until `main` ends; then runs what
+    /// [`at_shutdown`](crate::at_shutdown) was given, cancels what is left, waits for its end, and
+    /// gives `main`'s value. Nothing outlives the run silently: a task that is left is named in
+    /// the log, unless it is a [daemon](crate::JoinHandle::daemon).
     ///
     /// # Panics
     /// If a kernel runs on this thread already. A panic of `main` goes on here.
@@ -235,6 +243,7 @@ impl Kernel {
         while !main.is_finished() {
             core.turn();
         }
+        core.run_hooks();
         core.close_down();
         core.finish_run(main)
     }
@@ -344,6 +353,8 @@ impl Core {
             bells: Held::default(),
             bells_made: Cell::new(0),
             pool: Pool::new(builder.max_threads, builder.thread_stack),
+            remotes: Held::default(),
+            hooks: Held::default(),
             shared,
             run_number: Cell::new(0),
             closing: Cell::new(false),
@@ -352,5 +363,11 @@ impl Core {
             due: Held::default(),
             answered: Held::default(),
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }

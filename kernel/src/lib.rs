@@ -109,7 +109,9 @@ pub mod process;
 mod ps;
 mod reactor;
 mod ready;
+mod remote;
 mod scope;
+mod shutdown;
 #[cfg(feature = "signal")]
 pub mod signal;
 pub mod sim;
@@ -135,6 +137,8 @@ pub use inbox::{InboxReceiver, InboxSender, inbox};
 pub use kernel::{Builder, Kernel, run};
 pub use outside::{Handle, handle};
 pub use ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats};
+pub use remote::{Remote, Submitted, remote};
+pub use shutdown::at_shutdown;
 pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{
     foreign, ignore_after, now, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,

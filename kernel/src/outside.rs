@@ -7,13 +7,12 @@
 
 use std::{
     fmt,
-    future::Future,
     sync::{Arc, atomic::Ordering},
     thread::{self, ThreadId},
 };
 
 use crate::{
-    across::{Alarm, AtomicU8, Mutex},
+    across::{Alarm, AtomicU8, Mutex, MutexGuard},
     bell::BellId,
     kernel::Core,
     task::TaskId,
@@ -36,10 +35,17 @@ pub(crate) enum Note {
     Call(Box<dyn FnOnce() + Send>),
 }
 
+#[derive(Default)]
+struct Notes {
+    list: Vec<Note>,
+    /// The kernel is gone: nobody will read any more.
+    closed: bool,
+}
+
 /// The part of a kernel that other threads may touch.
 pub(crate) struct Shared {
     state: AtomicU8,
-    notes: Mutex<Vec<Note>>,
+    notes: Mutex<Notes>,
     waker: Alarm,
     pub(crate) thread: ThreadId,
 }
@@ -56,10 +62,9 @@ impl Shared {
 
     /// Leaves a note and sees to it that the kernel reads it.
     pub(crate) fn note(&self, note: Note) {
-        self.notes
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .push(note);
+        if !self.put(note) {
+            return;
+        }
         // Release: the kernel that sees NOTED sees the note. If the kernel sleeps, exactly one of
         // the threads that come by finds ASLEEP and rings.
         if self.state.swap(NOTED, Ordering::AcqRel) == ASLEEP
@@ -77,10 +82,33 @@ impl Shared {
     /// Takes all notes. Called by the kernel's thread only.
     pub(crate) fn take(&self, into: &mut Vec<Note>) {
         self.state.swap(AWAKE, Ordering::AcqRel);
-        std::mem::swap(
-            into,
-            &mut self.notes.lock().unwrap_or_else(|e| e.into_inner()),
-        );
+        std::mem::swap(into, &mut self.notes().list);
+    }
+
+    /// Puts a note into the list. False if the kernel is gone; the note is then dropped, without
+    /// the lock, for it may be a closure that owns anything.
+    fn put(&self, note: Note) -> bool {
+        let mut notes = self.notes();
+        if notes.closed {
+            drop(notes);
+            drop(note);
+            return false;
+        }
+        notes.list.push(note);
+        true
+    }
+
+    /// The kernel goes: whoever waits for an answer to a note learns that none will come.
+    pub(crate) fn close(&self) {
+        let mut notes = self.notes();
+        notes.closed = true;
+        let left = std::mem::take(&mut notes.list);
+        drop(notes);
+        drop(left);
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Announces that the kernel goes to sleep. False if there is a note to read instead.
@@ -117,25 +145,22 @@ impl fmt::Debug for Shared {
 
 /// A kernel as seen from other threads.
 ///
-/// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere.
+/// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere, and
+/// who waits for an answer is told so. What it can do is in `remote.rs`.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
 }
 
 impl Handle {
-    /// Starts a task on the kernel from any thread. The closure runs on the kernel's thread and
-    /// makes the future there, so the future itself need not be `Send`.
-    #[track_caller]
-    pub fn spawn<F, T>(&self, make: impl FnOnce() -> F + Send + 'static)
-    where
-        F: Future<Output = T> + 'static,
-        T: 'static,
-    {
-        let site = std::panic::Location::caller();
-        self.shared.note(Note::Call(Box::new(move || {
-            crate::task::spawn_at(make(), site).detach();
-        })));
+    pub(crate) fn of(shared: &Arc<Shared>) -> Handle {
+        Handle {
+            shared: shared.clone(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Runs this on the kernel's thread.
@@ -150,7 +175,5 @@ impl Handle {
 /// # Panics
 /// Outside a running kernel.
 pub fn handle() -> Handle {
-    Handle {
-        shared: Core::current().shared.clone(),
-    }
+    Core::current_ref(|core| Handle::of(&core.shared))
 }

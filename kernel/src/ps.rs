@@ -62,6 +62,8 @@ pub struct TaskInfo {
     pub waits: Vec<TaskWait>,
     /// True once it was cancelled.
     pub cancelled: bool,
+    /// True for a [daemon](crate::JoinHandle::daemon).
+    pub daemon: bool,
     /// What it has used, on a kernel with [`Builder::accounts`](crate::Builder::accounts).
     pub account: Option<TaskAccount>,
 }
@@ -121,6 +123,9 @@ impl fmt::Display for TaskInfo {
         write!(f, ", spawned at {}", self.spawned_at)?;
         if let Some(parent) = self.parent {
             write!(f, " by {parent}")?;
+        }
+        if self.daemon {
+            f.write_str(", daemon")?;
         }
         if self.cancelled {
             f.write_str(", cancelled")?;
@@ -196,6 +201,7 @@ fn info(core: &Core, task: &Task) -> TaskInfo {
         },
         waits,
         cancelled: task.cancellation.get() != Cancellation::None,
+        daemon: task.record.is_daemon(),
         account: core
             .watch
             .as_ref()

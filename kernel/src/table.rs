@@ -13,7 +13,7 @@ use crate::{
     cell::{Joint, Task},
     error::{JoinError, panic_text},
     kernel::Core,
-    task::{Cancellation, JoinHandle, Record, TaskId, report_panic},
+    task::{JoinHandle, Record, TaskId, report_panic},
     wait::NONE,
 };
 
@@ -125,11 +125,11 @@ impl Core {
         let id = self.tasks.borrow_mut().reserve();
         let joint = Joint::new(future, Record::new(id, self.current_id(), site));
         let task = joint.task();
-        if self.closing.get() {
-            task.cancellation.set(Cancellation::Pending);
-        }
         self.tasks.borrow_mut().put(task.clone());
         self.make_ready(task.clone());
+        if self.closing.get() {
+            self.cancel_task(task);
+        }
         if let Some(watch) = &self.watch {
             watch.created(task, self.clock.now());
         }
@@ -202,25 +202,6 @@ impl Core {
         let left = self.operations.get();
         self.operations.set(left.saturating_sub(1));
         left > 0
-    }
-
-    /// `main` has ended: cancels all other tasks and runs until they have ended.
-    pub(crate) fn close_down(&self) {
-        self.closing.set(true);
-        let left: Vec<Task> = self.tasks.borrow().iter().cloned().collect();
-        if !left.is_empty() {
-            log::debug!(
-                "kernel: main has ended, cancelling the {} tasks that are left",
-                left.len()
-            );
-        }
-        left.iter().for_each(|task| {
-            self.cancel_task(task);
-        });
-        drop(left);
-        while self.tasks.borrow().len() > 0 {
-            self.turn();
-        }
     }
 
     /// Leaves no trace of this run for the next; gives `main`'s value.

@@ -93,6 +93,8 @@ pub(crate) struct Record {
 #[derive(Default)]
 pub(crate) struct Rare {
     pub(crate) name: Held<Option<Arc<str>>>,
+    /// It serves others, and is not missed at the end of a run.
+    pub(crate) daemon: Cell<bool>,
     /// Shields now open in it.
     pub(crate) shields: Cell<u32>,
     /// The end of the cleanup budget, once cancelled.
@@ -129,6 +131,10 @@ impl Record {
 
     pub(crate) fn is_shielded(&self) -> bool {
         self.rare().is_some_and(|rare| rare.shields.get() > 0)
+    }
+
+    pub(crate) fn is_daemon(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.daemon.get())
     }
 
     /// The name, or an empty text.
@@ -195,6 +201,13 @@ impl<T: 'static> JoinHandle<T> {
     pub fn name(self, name: &str) -> JoinHandle<T> {
         let rare = self.joint.task().record.make_rare();
         rare.name.replace(Some(name.into()));
+        self
+    }
+
+    /// Makes the task a daemon: one that serves the others, so that nobody expects its end. When
+    /// `main` has ended it is cancelled after the others have ended, and without a line in the log.
+    pub fn daemon(self) -> JoinHandle<T> {
+        self.joint.task().record.make_rare().daemon.set(true);
         self
     }
 

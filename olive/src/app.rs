@@ -222,6 +222,7 @@ fn ask_on_signals(stop: &Stop) -> std::io::Result<()> {
         }
     })
     .name("signals")
+    .daemon()
     .detach();
     Ok(())
 }

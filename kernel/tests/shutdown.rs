@@ -1,0 +1,230 @@
+//! The end of a run: hooks, tasks that are left, daemons; and what the log says of them.
+
+use std::{
+    cell::RefCell,
+    future::pending,
+    rc::Rc,
+    sync::{Mutex, Once},
+    time::Duration,
+};
+
+use kernel::{Kernel, ManualClock, at_shutdown, sleep, spawn, sync::Event, yield_now};
+
+/// All lines that the kernel logs, each with the thread that it ran on: tests share the logger.
+static LINES: Mutex<Vec<(std::thread::ThreadId, String)>> = Mutex::new(Vec::new());
+
+struct Keep;
+
+impl log::Log for Keep {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}", record.level(), record.args());
+        LINES
+            .lock()
+            .unwrap()
+            .push((std::thread::current().id(), line));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Runs it on a clock that jumps; gives the warnings and errors that were logged meanwhile.
+fn logged(main: impl Future<Output = ()> + 'static) -> Vec<String> {
+    static LOGGER: Once = Once::new();
+    LOGGER.call_once(|| {
+        log::set_logger(&Keep).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    let builder = Kernel::builder().manual_clock(ManualClock::new());
+    builder.build().unwrap().run(main);
+    let me = std::thread::current().id();
+    let lines = LINES.lock().unwrap();
+    let mine = lines.iter().filter(|(thread, _)| *thread == me);
+    mine.map(|(_, line)| line.clone()).collect()
+}
+
+type Order = Rc<RefCell<Vec<&'static str>>>;
+
+#[test]
+fn a_task_that_is_left_is_cancelled_and_named() {
+    let order = Order::default();
+    let seen = order.clone();
+    let lines = logged(async move {
+        spawn(async move {
+            assert_eq!(
+                sleep(Duration::from_secs(60)).await,
+                Err(kernel::Error::Cancelled)
+            );
+            yield_now().await.unwrap(); // cleaning up
+            seen.borrow_mut().push("cleaned up");
+        })
+        .name("straggler");
+        yield_now().await.unwrap();
+    });
+    assert_eq!(*order.borrow(), ["cleaned up"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].starts_with("WARN kernel: main has ended before task #2 straggler, spawned at"),
+        "{lines:?}"
+    );
+    assert!(lines[0].contains("tests/shutdown.rs:"), "{lines:?}");
+}
+
+#[test]
+fn a_crowd_that_is_left_takes_few_lines() {
+    let lines = logged(async {
+        for _ in 0..1000 {
+            spawn(sleep(Duration::from_secs(60)));
+        }
+    });
+    assert_eq!(lines.len(), 11, "{lines:?}");
+    assert!(lines[10].contains("990 more tasks"), "{lines:?}");
+}
+
+#[test]
+fn a_daemon_serves_the_others_to_their_end_and_is_not_mentioned() {
+    let order = Order::default();
+    let (served, serving) = (order.clone(), order.clone());
+    let lines = logged(async move {
+        let (to, from) = kernel::sync::mailbox::<&str>();
+        spawn(async move {
+            while let Ok(Some(said)) = from.recv().await {
+                served.borrow_mut().push(said);
+            }
+            served.borrow_mut().push("daemon ends");
+        })
+        .daemon();
+        spawn(async move {
+            let _ = sleep(Duration::from_secs(60)).await; // cancelled
+            to.send("goodbye").unwrap();
+            yield_now().await.unwrap();
+            serving.borrow_mut().push("task ends");
+            std::mem::forget(to); // the daemon is not to end because nobody can send any more
+        })
+        .name("straggler");
+        yield_now().await.unwrap();
+        assert!(kernel::ps().iter().any(|task| task.daemon));
+    });
+    assert_eq!(*order.borrow(), ["goodbye", "task ends", "daemon ends"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("straggler"), "{lines:?}");
+}
+
+#[test]
+fn hooks_run_last_first_while_tasks_still_do() {
+    let order = Order::default();
+    let (a, b, ended) = (order.clone(), order.clone(), order.clone());
+    let lines = logged(async move {
+        let asked = Event::new();
+        let answered = Event::new();
+        let (ask, answer) = (asked.clone(), answered.clone());
+        let served = spawn(async move {
+            asked.wait().await.unwrap();
+            answer.set();
+        });
+        at_shutdown(async move { a.borrow_mut().push("first registered") });
+        at_shutdown(async move {
+            sleep(Duration::from_secs(2)).await.unwrap(); // less than it may take
+            ask.set();
+            answered.wait().await.unwrap();
+            served.join().await.unwrap();
+            b.borrow_mut().push("second registered");
+        });
+        ended.borrow_mut().push("main");
+    });
+    assert_eq!(
+        *order.borrow(),
+        ["main", "second registered", "first registered"]
+    );
+    assert_eq!(lines, [] as [String; 0]);
+}
+
+#[test]
+fn a_hook_that_hangs_or_panics_is_named_and_the_next_one_runs() {
+    let order = Order::default();
+    let (polite, last) = (order.clone(), order.clone());
+    let lines = logged(async move {
+        at_shutdown(async move { last.borrow_mut().push("last") });
+        at_shutdown(async { std::panic::resume_unwind(Box::new("on purpose")) });
+        at_shutdown(pending());
+        at_shutdown(async move {
+            let late = sleep(Duration::from_secs(3600)).await;
+            assert_eq!(late, Err(kernel::Error::TaskTimeout));
+            polite.borrow_mut().push("polite");
+        });
+    });
+    assert_eq!(*order.borrow(), ["polite", "last"]);
+    let hooks: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("shutdown hook"))
+        .collect();
+    assert_eq!(hooks.len(), 2, "{lines:?}");
+    assert!(
+        hooks[0].starts_with("WARN") && hooks[0].contains("did not end in time"),
+        "{lines:?}"
+    );
+    assert!(
+        hooks[1].starts_with("ERROR") && hooks[1].ends_with("panicked: on purpose"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn hooks_run_also_if_main_panics() {
+    let order = Order::default();
+    let seen = order.clone();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        logged(async move {
+            at_shutdown(async move { seen.borrow_mut().push("hook") });
+            std::panic::resume_unwind(Box::new("on purpose"))
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(*order.borrow(), ["hook"]);
+}
+
+#[test]
+fn a_panic_that_nobody_joins_is_loud_and_one_that_is_joined_is_not() {
+    let lines = logged(async {
+        let fail = || async { std::panic::resume_unwind(Box::new("on purpose")) };
+        spawn(async move { fail().await }).name("alone").detach();
+        let joined = spawn(async move { fail().await })
+            .name("joined")
+            .join()
+            .await;
+        let error: kernel::JoinError = joined.unwrap_err();
+        assert_eq!(error.panic_message(), Some("on purpose"));
+        let kept = spawn(async move { fail().await }).name("kept");
+        kept.wait().await.unwrap();
+        let _: &kernel::JoinHandle<()> = &kept;
+        drop(kept); // it was never asked
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, name) in lines.iter().zip(["alone", "kept"]) {
+        let begin = format!(
+            "ERROR kernel task #{} {name}, spawned at ",
+            if name == "alone" { 2 } else { 4 }
+        );
+        assert!(line.starts_with(&begin), "{line}");
+        assert!(
+            line.ends_with("panicked and nobody joins it: on purpose"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_is_spawned_while_the_run_ends_does_not_keep_it() {
+    // The story: a task that was spawned by another's cleanup, and waits in a foreign future, had
+    // no cleanup budget and kept the run for ever.
+    logged(async {
+        spawn(async {
+            let _ = sleep(Duration::from_secs(60)).await;
+            spawn(pending::<()>());
+        });
+        yield_now().await.unwrap();
+    });
+}

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::group::{Answers, Group, Ticket};
 use crate::op::{Done, Op};
 use crate::publisher::Publisher;
-use crate::record::QueueId;
+use crate::record::{QueueId, state};
 use crate::subscriber::Subscriber;
 
 /// An open store, from which controls, publishers and subscribers are made.
@@ -219,11 +219,36 @@ impl Environment {
     /// # Errors
     /// If the store cannot be read.
     pub fn user_record(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.engine()
+            .read(|trees, txn| Ok(trees.state.get(txn, &state::user(key))?.map(<[u8]>::to_vec)))
+    }
+
+    /// All records stored by [`Op::PutUser`] whose keys begin with `prefix`, in the order of the keys.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn user_records(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.engine().read(|trees, txn| {
-            Ok(trees
-                .state
-                .get(txn, &crate::record::state::user(key))?
-                .map(<[u8]>::to_vec))
+            let mut records = Vec::new();
+            for record in trees.state.prefix_iter(txn, &state::user(prefix))? {
+                let (key, value) = record?;
+                records.push((key[state::user(b"").len()..].to_vec(), value.to_vec()));
+            }
+            Ok(records)
+        })
+    }
+
+    /// Name and id of every registered queue, those that are no subscribers too, in the order in which
+    /// they were added.
+    ///
+    /// # Errors
+    /// [`Error::NotInitialized`], or if the store cannot be read.
+    pub fn queues(&self) -> Result<Vec<(String, QueueId)>> {
+        let engine = self.engine();
+        engine.read(|_, txn| {
+            let config = engine.config(txn)?;
+            let queues = config.queues.iter();
+            Ok(queues.map(|queue| (queue.name.clone(), queue.id)).collect())
         })
     }
 

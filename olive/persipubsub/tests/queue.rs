@@ -267,31 +267,30 @@ fn pruning_all_of_one_subscriber_leaves_the_others() {
 fn a_delayed_message_comes_when_it_is_due() {
     let dir = tempfile::tempdir().unwrap();
     let env = store(dir.path(), &["sub"]);
-    let delay = Duration::from_millis(60);
-    let begin = Instant::now();
     let publisher = env.new_publisher().unwrap();
-    publisher
-        .send_with(
-            "later",
-            SendOptions {
-                delay,
-                ..SendOptions::default()
-            },
-        )
-        .unwrap();
+    let later = |delay| SendOptions {
+        delay,
+        ..SendOptions::default()
+    };
+    let (hour, soon) = (Duration::from_secs(3600), Duration::from_millis(60));
+    publisher.send_with("in an hour", later(hour)).unwrap();
     publisher.send("now").unwrap();
     let sub = env.new_subscriber("sub").unwrap();
     let first = sub.receive(NOW).unwrap().unwrap();
     assert_eq!(&first[..], b"now");
-    first.ack().unwrap();
-    assert_eq!(env.new_control().stat().unwrap().subscribers[0].delayed, 1);
-    let second = sub.receive(Duration::from_secs(30)).unwrap().unwrap();
-    assert_eq!(&second[..], b"later");
-    assert!(begin.elapsed() >= delay);
-    second.fail(delay).unwrap();
+    first.fail(hour).unwrap();
     assert!(sub.receive(NOW).unwrap().is_none());
-    let third = sub.receive(Duration::from_secs(30)).unwrap().unwrap();
-    assert_eq!(third.attempt(), 2);
+    assert_eq!(env.new_control().stat().unwrap().subscribers[0].delayed, 2);
+    let begin = Instant::now();
+    publisher.send_with("soon", later(soon)).unwrap();
+    let second = sub.receive(Duration::from_secs(60)).unwrap().unwrap();
+    assert_eq!((&second[..], second.attempt()), (&b"soon"[..], 1));
+    assert!(begin.elapsed() >= soon);
+    let begin = Instant::now();
+    second.fail(soon).unwrap();
+    let third = sub.receive(Duration::from_secs(60)).unwrap().unwrap();
+    assert_eq!((&third[..], third.attempt()), (&b"soon"[..], 2));
+    assert!(begin.elapsed() >= soon);
     third.ack().unwrap();
 }
 
@@ -565,4 +564,78 @@ fn errors_name_what_they_are_about() {
     let sub = env.new_subscriber("a").unwrap();
     env.new_control().remove_subscriber("a").unwrap();
     assert!(text(sub.receive(NOW).unwrap_err()).contains("\"a\""));
+}
+
+/// What a broker stands on: queues that are no subscribers, a message for some of them, settled in
+/// any order, its own records, and all of it found again after a restart.
+#[test]
+fn a_broker_finds_what_it_needs() {
+    use persipubsub::{Done, Op, Publish, Target};
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    let declare = |name: &str| Op::AddQueue {
+        name: name.to_owned(),
+        subscribed: false,
+        max_attempts: 0,
+        backlog: Backlog::Now,
+    };
+    let put = |key: &str, value: Option<&str>| Op::PutUser {
+        key: key.into(),
+        value: value.map(Into::into),
+    };
+    let records = [
+        put("x/b", Some("2")),
+        put("x/a", Some("1")),
+        put("y", Some("3")),
+    ];
+    env.submit([&[declare("one"), declare("two")], &records[..]].concat())
+        .wait()
+        .into_iter()
+        .for_each(|answer| _ = answer.unwrap());
+    let (one, two) = (env.queue("one").unwrap(), env.queue("two").unwrap());
+    let publish = |target: Vec<_>, body: &str| {
+        Op::Publish(Publish {
+            bodies: vec![body.into()],
+            target: Target::Queues(target),
+            ..Publish::default()
+        })
+    };
+    let tickets = [
+        env.submit(vec![
+            publish(vec![one, two], "both"),
+            publish(vec![one], "one"),
+        ]),
+        env.submit(vec![publish(vec![two], "two"), put("x/b", None)]),
+    ];
+    let done: Vec<_> = tickets
+        .into_iter()
+        .flat_map(|ticket| ticket.wait())
+        .collect();
+    assert_eq!(done[2].as_ref().unwrap(), &Done::Sequences(3..4));
+    let ack = |queue, seqs: &[u64]| Op::Ack {
+        queue,
+        seqs: seqs.to_vec(),
+    };
+    // Out of order, and twice.
+    assert_eq!(env.perform(ack(one, &[2])).unwrap().count(), 1);
+    assert_eq!(env.perform(ack(one, &[1, 2])).unwrap().count(), 1);
+    drop(env);
+    let env = open(dir.path(), 64 << 20);
+    let names: Vec<String> = env
+        .queues()
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["sub", "one", "two"]);
+    assert_eq!(bodies(&env, "one"), [""; 0]);
+    assert_eq!(bodies(&env, "two"), ["both", "two"]);
+    assert!(bodies(&env, "sub").is_empty(), "it was not meant for all");
+    assert_eq!(
+        env.user_records(b"x/").unwrap(),
+        [(b"x/a".to_vec(), b"1".to_vec())]
+    );
+    assert_eq!(env.user_records(b"").unwrap().len(), 2);
+    assert_eq!(env.user_record(b"y").unwrap().unwrap(), b"3");
+    assert_eq!(env.new_control().stat().unwrap().messages, 2);
 }

@@ -135,6 +135,11 @@ impl<'e> Tx<'e> {
         Ok(&mut self.counts[at].1)
     }
 
+    /// When this delay is over for certain: the present millisecond may be nearly over already.
+    fn due_ms(&self, delay_ms: u64) -> u64 {
+        self.now_ms.saturating_add(delay_ms).saturating_add(1)
+    }
+
     fn put(&mut self, tree: Tree, key: &[u8], value: &[u8]) -> Result<()> {
         Ok(tree.put(&mut self.txn, key, value)?)
     }

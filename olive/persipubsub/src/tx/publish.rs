@@ -162,7 +162,7 @@ impl Tx<'_> {
         let many = seqs.end - seqs.start;
         self.count(queue)?.bytes += bytes;
         if delay_ms > 0 {
-            let due_ms = self.now_ms.saturating_add(delay_ms);
+            let due_ms = self.due_ms(delay_ms);
             return seqs
                 .into_iter()
                 .try_for_each(|seq| self.park(queue, seq, 0, due_ms));

@@ -96,7 +96,7 @@ impl Tx<'_> {
             return Ok(Done::Count(0));
         }
         if delay_ms > 0 {
-            self.park(queue, seq, attempts, self.now_ms.saturating_add(delay_ms))?;
+            self.park(queue, seq, attempts, self.due_ms(delay_ms))?;
         } else {
             self.requeue(queue, seq, attempts)?;
         }

@@ -119,7 +119,8 @@ fn foreign_channels_and_ours_in_one_select() {
     Sim::new(1).run(async {
         let (mut foreign, mut strangers) = futures::channel::mpsc::channel(1);
         let (ours, natives) = mailbox();
-        let _open = ours.clone(); // so that the end is not among what it gives
+        // So that the end of neither is among what it gives.
+        let _open = (foreign.clone(), ours.clone());
         spawn(async move {
             for n in 0..10 {
                 sleep(SECOND).await.unwrap();

@@ -12,22 +12,30 @@ pub struct Node {
 impl Node {
     /// Starts one; takes some seconds.
     pub fn start() -> Node {
-        Node::start_with(&[])
+        Node::start_with("start", &[])
+    }
+
+    /// Starts one that forms a cluster with another, which has to outlive it.
+    pub fn join(other: &Node) -> Node {
+        Node::start_with(
+            "join",
+            &[other.folder.to_str().expect("a path of ours is text")],
+        )
     }
 
     /// [`Node::start`] with a TLS listener whose certificates are in `certs`.
     pub fn start_with_tls(certs: &Path) -> Node {
-        Node::start_with(&[certs.to_str().expect("a path of ours is text")])
+        Node::start_with("start", &[certs.to_str().expect("a path of ours is text")])
     }
 
-    fn start_with(arguments: &[&str]) -> Node {
+    fn start_with(verb: &str, arguments: &[&str]) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("amqp-node-{}-{number}", std::process::id());
         let node = Node {
             folder: std::env::temp_dir().join(folder),
         };
-        node.run("start", arguments);
+        node.run(verb, arguments);
         node
     }
 

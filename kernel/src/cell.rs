@@ -21,7 +21,7 @@ use std::{
 };
 
 use crate::{
-    error::JoinError,
+    error::{JoinError, Panic},
     task::{Cancellation, Record},
 };
 
@@ -204,7 +204,7 @@ impl Task {
                     (self.kind.drop_future)(self.cell)
                 }));
                 if let Err(payload) = dropped {
-                    error = JoinError::Panicked(payload);
+                    error = JoinError::Panicked(Panic::new(payload));
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! further awaits, and passes the error on with `?`. The three timeouts are Curio's, told apart
 //! by whose deadline it was; see the chapter on timeouts in `docs/`.
 
-use std::{any::Any, fmt, io};
+use std::{any::Any, fmt, io, sync::Mutex};
 
 /// Why a wait ended without its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,8 +115,8 @@ pub enum JoinError {
     /// The task was dropped before its end: a second cancel, or the cleanup budget was used up.
     /// A task that answers its cancellation by returning gives its value as usual.
     Cancelled,
-    /// The task panicked; the payload is what `panic!` was given.
-    Panicked(Box<dyn Any + Send>),
+    /// The task panicked.
+    Panicked(Panic),
     /// The *joining* task was cancelled or timed out while it waited; the joined one goes on.
     Interrupted(Error),
 }
@@ -125,29 +125,65 @@ impl JoinError {
     /// The text of the panic, if the task panicked with a text.
     pub fn panic_message(&self) -> Option<&str> {
         match self {
-            JoinError::Panicked(payload) => Some(panic_text(payload.as_ref())),
+            JoinError::Panicked(panic) => Some(panic.text()),
             _ => None,
         }
     }
 }
 
-/// The text in a panic's payload.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&'static str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(a panic without a text)")
+/// What a task panicked with.
+///
+/// A payload is `Send` and no more, but errors should be `Sync` too (`io::Error`, `anyhow` and boxes
+/// ask for it): so nobody gets at it through a reference.
+pub struct Panic(Box<Inner>);
+
+struct Inner {
+    text: String,
+    /// Locked by nobody, ever: it makes the payload `Sync`.
+    payload: Mutex<Box<dyn Any + Send>>,
+}
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Panic {
+        let text = payload
+            .downcast_ref::<&'static str>()
+            .map(|s| s.to_string());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Panic(Box::new(Inner {
+            text: text.unwrap_or_else(|| "(a panic without a text)".into()),
+            payload: Mutex::new(payload),
+        }))
+    }
+
+    /// The text, if `panic!` was given one, or a text that says that it was not.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// What `panic!` was given; [`std::panic::resume_unwind`] goes on with it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        let payload = self.0.payload.into_inner();
+        payload.unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.text(), f)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JoinError::Cancelled => f.write_str("Cancelled"),
-            JoinError::Panicked(p) => f
-                .debug_tuple("Panicked")
-                .field(&panic_text(p.as_ref()))
-                .finish(),
+            JoinError::Panicked(panic) => f.debug_tuple("Panicked").field(panic).finish(),
             JoinError::Interrupted(e) => f.debug_tuple("Interrupted").field(e).finish(),
         }
     }
@@ -157,9 +193,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JoinError::Cancelled => f.write_str("the joined task was cancelled and dropped"),
-            JoinError::Panicked(p) => {
-                write!(f, "the joined task panicked: {}", panic_text(p.as_ref()))
-            }
+            JoinError::Panicked(panic) => write!(f, "the joined task panicked: {panic}"),
             JoinError::Interrupted(e) => write!(f, "while joining: {e}"),
         }
     }
@@ -177,7 +211,7 @@ impl From<JoinError> for io::Error {
     fn from(error: JoinError) -> io::Error {
         match error {
             JoinError::Interrupted(e) => e.into(),
-            other => io::Error::other(other.to_string()),
+            other => io::Error::other(other),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -41,6 +42,16 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
         match self {
             GroupError::Task(e) => e.fmt(f),
             GroupError::Join(e) => e.fmt(f),
+        }
+    }
+}
+
+/// What a task came back with, as it would convert itself; a panic and a drop as errors of their own.
+impl<E: Into<io::Error>> From<GroupError<E>> for io::Error {
+    fn from(error: GroupError<E>) -> io::Error {
+        match error {
+            GroupError::Task(e) => e.into(),
+            GroupError::Join(e) => e.into(),
         }
     }
 }

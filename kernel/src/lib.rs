@@ -130,7 +130,7 @@ mod workers;
 
 pub use bell::{Bell, Ringer};
 pub use clock::ManualClock;
-pub use error::{Error, JoinError};
+pub use error::{Error, JoinError, Panic};
 pub use fd::AsyncFd;
 pub use group::{GroupError, TaskGroup};
 pub use inbox::{InboxReceiver, InboxSender, inbox};

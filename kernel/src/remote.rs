@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     across::AtomicU64,
-    error::{Error, JoinError, panic_text},
+    error::{Error, JoinError, Panic},
     handover::{Giver, Missing, Taker, handover},
     kernel::Core,
     outside::{Handle, Note, Shared},
@@ -196,8 +196,8 @@ impl<T: 'static> Remote<T> {
     pub fn with(&self, f: impl FnOnce(&T) + Send + 'static) {
         self.note(move |value| {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(&value))) {
-                let text = panic_text(payload.as_ref());
-                log::error!("kernel: a closure sent to a remote value panicked: {text}");
+                let panic = Panic::new(payload);
+                log::error!("kernel: a closure sent to a remote value panicked: {panic}");
             }
         });
     }

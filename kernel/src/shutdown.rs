@@ -72,9 +72,8 @@ impl Core {
                         "kernel: the shutdown hook registered at {site} did not end in time"
                     );
                 }
-                Err(JoinError::Panicked(payload)) => {
-                    let text = crate::error::panic_text(payload.as_ref());
-                    log::error!("kernel: the shutdown hook registered at {site} panicked: {text}");
+                Err(JoinError::Panicked(panic)) => {
+                    log::error!("kernel: the shutdown hook registered at {site} panicked: {panic}");
                 }
             }
         }

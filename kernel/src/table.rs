@@ -1,7 +1,6 @@
 //! The table of tasks and the ready queue: how a task comes into being, gets its turn, and goes.
 
 use std::{
-    any::Any,
     future::Future,
     num::NonZeroU32,
     panic::{Location, resume_unwind},
@@ -11,7 +10,7 @@ use std::{
 
 use crate::{
     cell::{Joint, Task},
-    error::{JoinError, panic_text},
+    error::JoinError,
     kernel::Core,
     task::{JoinHandle, Record, TaskId, report_panic},
     wait::NONE,
@@ -152,8 +151,8 @@ impl Core {
 
     /// Ends a task that did not end by itself.
     pub(crate) fn finish(&self, task: &Task, error: JoinError) {
-        if let Some(JoinError::Panicked(payload)) = task.end(error) {
-            report_panic(&task.record, panic_text(payload.as_ref()));
+        if let Some(JoinError::Panicked(panic)) = task.end(error) {
+            report_panic(&task.record, panic.text());
         }
         self.retire(task);
     }
@@ -212,7 +211,7 @@ impl Core {
         stray.into_iter().for_each(|wait| self.withdraw(wait));
         match main.into_result() {
             Ok(value) => value,
-            Err(JoinError::Panicked(payload)) => resume_unwind(payload as Box<dyn Any + Send>),
+            Err(JoinError::Panicked(panic)) => resume_unwind(panic.into_payload()),
             Err(error) => panic!("the main task was cancelled: {error}"),
         }
     }

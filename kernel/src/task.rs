@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     cell::Joint,
-    error::{Error, JoinError, panic_text},
+    error::{Error, JoinError},
     held::Held,
     kernel::Core,
     timer::TimerKey,
@@ -224,7 +224,7 @@ impl<T: 'static> JoinHandle<T> {
     /// goes on. To keep the handle, use [`wait`](JoinHandle::wait) first.
     ///
     /// # Errors
-    /// [`JoinError::Panicked`] with the payload; [`JoinError::Cancelled`] if it was dropped.
+    /// [`JoinError::Panicked`] with what it panicked with; [`JoinError::Cancelled`] if it was dropped.
     #[inline]
     pub fn join(self) -> Join<T> {
         let ended = ask(Trap::Join(self.id()));
@@ -303,8 +303,8 @@ impl<T> Drop for JoinHandle<T> {
 /// A panic that was never looked at must not disappear with its handle.
 #[cold]
 fn unread<T>(record: &Record, result: Result<T, JoinError>) {
-    if let Err(JoinError::Panicked(payload)) = result {
-        report_panic(record, panic_text(payload.as_ref()));
+    if let Err(JoinError::Panicked(panic)) = result {
+        report_panic(record, panic.text());
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     cell::Task,
     clock::Clock,
-    error::{Error, JoinError},
+    error::{Error, JoinError, Panic},
     kernel::{Core, Due},
     outside::Note,
     reactor::{READ, Source, WRITE},
@@ -68,7 +68,10 @@ impl Core {
     /// One `catch_unwind` stands around all the steps of a turn instead of around each: whose
     /// panic it was is known all the same, for the task is still the current one.
     fn run_ready(&self) {
-        let steps = Steps::default();
+        let steps = Steps {
+            timed: matches!(self.clock, Clock::Real),
+            ..Steps::default()
+        };
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.run_steps(&steps))) {
             let Some(task) = self.current.take() else {
                 resume_unwind(payload); // not in a task: a waker's, or the kernel's own
@@ -77,7 +80,7 @@ impl Core {
             if let Some(watch) = &self.watch {
                 watch.leave(&task);
             }
-            self.finish(&task, JoinError::Panicked(payload));
+            self.finish(&task, JoinError::Panicked(Panic::new(payload)));
         }
     }
 
@@ -384,6 +387,8 @@ impl Left {
 /// How far a turn has come.
 #[derive(Default)]
 struct Steps {
+    /// The turn is bounded in time too: not on a manual clock, where one seed has to give one run.
+    timed: bool,
     looks: Cell<u32>,
     began: Cell<Option<Instant>>,
 }
@@ -396,9 +401,15 @@ impl Steps {
         if looks == 0 {
             return false; // an idle kernel wakes for a step or two: not worth a look at the clock
         }
+        if looks * STEPS_PER_LOOK >= STEPS_PER_TURN {
+            return true;
+        }
+        if !self.timed {
+            return false;
+        }
         let now = Instant::now();
         let began = self.began.get().unwrap_or(now);
         self.began.set(Some(began));
-        looks * STEPS_PER_LOOK >= STEPS_PER_TURN || now - began > TURN_TIME
+        now - began > TURN_TIME
     }
 }

@@ -211,6 +211,25 @@ fn a_panic_reaches_the_joiner_and_nobody_else() {
     });
 }
 
+/// What boxes, `io::Error` and `anyhow` ask of an error.
+#[test]
+fn errors_go_where_errors_go() {
+    fn is_an_error<E: std::error::Error + Send + Sync + 'static>() {}
+    is_an_error::<Error>();
+    is_an_error::<JoinError>();
+    is_an_error::<kernel::GroupError<std::io::Error>>();
+    is_an_error::<kernel::sync::SendError<u8>>();
+    virtual_run(async {
+        let bad = spawn(async { std::panic::panic_any(7) }).join().await;
+        let error = bad.unwrap_err();
+        assert_eq!(error.panic_message(), Some("(a panic without a text)"));
+        let JoinError::Panicked(panic) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(panic.into_payload().downcast_ref(), Some(&7));
+    });
+}
+
 #[test]
 #[should_panic(expected = "from main")]
 fn a_panic_of_main_goes_on_in_run() {

@@ -36,7 +36,7 @@ where
     visit(&mut pages, "/".into());
     // In the order in which they come in. The group is empty when no page has new links.
     while let Some(page) = pages.next().await? {
-        let (path, text) = page.map_err(|e| io::Error::other(e.to_string()))?;
+        let (path, text) = page?;
         let found = text.map(|text| links(&text)).map_err(|e| e.to_string());
         for link in found.iter().flatten() {
             if seen.insert(link.clone()) {

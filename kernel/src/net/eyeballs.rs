@@ -79,8 +79,8 @@ where
             None => return Err(last),
             Some(Ok(connected)) => return Ok(connected),
             Some(Err(GroupError::Task(e))) => last = e,
-            Some(Err(GroupError::Join(JoinError::Panicked(payload)))) => {
-                std::panic::resume_unwind(payload)
+            Some(Err(GroupError::Join(JoinError::Panicked(panic)))) => {
+                std::panic::resume_unwind(panic.into_payload())
             }
             Some(Err(GroupError::Join(e))) => last = io::Error::other(e.to_string()),
         }

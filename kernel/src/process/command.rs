@@ -10,7 +10,7 @@ use std::{
 
 use super::Child;
 use crate::{
-    GroupError, JoinError, TaskGroup,
+    TaskGroup,
     io::{BufReader, Read},
 };
 
@@ -127,7 +127,7 @@ impl Command {
         parts.spawn(read_all(stdout.expect("it is piped"), self.output_limit));
         parts.spawn(read_all(stderr.expect("it is piped"), self.output_limit));
         parts.spawn(async move { child.wait().await.map(Part::Status) });
-        let parts = parts.join().await.map_err(group_error)?;
+        let parts = parts.join().await?;
         match <[Part; 3]>::try_from(parts) {
             Ok(
                 [
@@ -149,15 +149,6 @@ impl Command {
 enum Part {
     Bytes(Vec<u8>),
     Status(ExitStatus),
-}
-
-/// What a group of tasks that do I/O failed of.
-pub(super) fn group_error(error: GroupError<io::Error>) -> io::Error {
-    match error {
-        GroupError::Task(error) => error,
-        GroupError::Join(JoinError::Interrupted(error)) => error.into(),
-        GroupError::Join(error) => io::Error::other(error.to_string()),
-    }
 }
 
 async fn read_all(stream: impl Read, limit: usize) -> io::Result<Part> {

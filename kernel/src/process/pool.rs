@@ -127,7 +127,7 @@ impl Pool {
         for worker in self.shared.idle.take() {
             ends.spawn(worker.end(grace));
         }
-        ends.join().await.map_err(super::command::group_error)
+        Ok(ends.join().await?)
     }
 
     /// A process that is kept and has not died meanwhile.

@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 #![allow(dead_code, missing_docs)]
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -92,6 +93,16 @@ pub fn again(role: &str, variables: &[(&str, &str)]) -> Child {
         .env("PERSIPUBSUB_ROLE", role);
     command.envs(variables.iter().copied());
     command.stdout(std::process::Stdio::piped());
+    // SAFETY: prctl is a system call without a lock or an allocation.
+    unsafe {
+        // For the case that the test itself is killed: nobody else would end what it started.
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        );
+    }
     command.spawn().unwrap()
 }
 

@@ -115,7 +115,7 @@ fn it_reaches_a_task_that_was_busy_when_it_passed_at_the_next_trap() {
         .run(async move {
             let result = timeout_after(SECOND, async {
                 moved.advance(SECOND * 2); // a long computation
-                for _ in 0..1000 {
+                for _ in 0..10_000 {
                     kernel::yield_now().await?; // the kernel looks at the time once a turn
                 }
                 Ok::<_, Error>(())

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     kernel::{Core, Due},
     scope::after,
-    task::{Cancellation, TaskId},
+    task::Cancellation,
     wait::{NONE, WaitId},
 };
 
@@ -60,7 +60,7 @@ impl Core {
             _ if task.has_ended() => {}
             Cancellation::None => {
                 let end = self.clock.now() + self.cleanup_budget;
-                let due = Due::Budget(task.record.id);
+                let due = Due::Budget(task.record.id.index() as u32);
                 let timer = self.timers.borrow_mut().arm(end, due);
                 task.record.make_rare().budget.set(Some(timer));
                 task.cancellation.set(Cancellation::Pending);
@@ -126,8 +126,8 @@ impl Core {
             scopes.set_timer(id, timer);
         }
         if scopes.may_be_given_up(id) {
-            match scopes.waker(id) {
-                Some(waker) => self.wake_later(waker.clone()),
+            match scopes.take_waker(id) {
+                Some(waker) => self.wake_later(waker),
                 None => self.make_ready(task),
             }
         }
@@ -142,12 +142,11 @@ impl Core {
     }
 
     /// The time for cleaning up is over.
-    pub(crate) fn spend_budget(&self, id: TaskId) {
-        let Some(task) = self.task(id) else {
-            return;
-        };
+    pub(crate) fn spend_budget(&self, index: u32) {
+        let task = self.tasks.borrow().at(index).cloned();
+        let task = task.expect("a task that ends cancels its budget");
         task.record.make_rare().budget.set(None);
-        let name = task.record.name();
+        let (id, name) = (task.record.id, task.record.name());
         log::warn!(
             "kernel: task {id} {name} used up its cleanup budget after a cancel and is dropped"
         );
@@ -176,22 +175,28 @@ impl Core {
     }
 
     pub(crate) fn close_scope(&self, id: u32) {
-        let scope = self.scopes.borrow_mut().close(id);
-        if let Some(timer) = scope.timer() {
+        let shield = self.scopes.borrow().is_shield(id);
+        let waker = self.scopes.borrow_mut().take_waker(id);
+        drop(waker);
+        let (task, timer, parent) = self.scopes.borrow_mut().close(id);
+        if let Some(timer) = timer {
             self.timers.borrow_mut().cancel(timer);
         }
+        let Some(task) = task else {
+            return;
+        };
         // A leaf that was moved out of the scope stands in the one around it from now on.
-        if scope.task().record.waits.get() != NONE {
+        if task.record.waits.get() != NONE {
             let mut waits = self.waits.borrow_mut();
             let left: Vec<WaitId> = waits
-                .of(scope.task())
+                .of(&task)
                 .filter(|wait| waits.get(*wait).scope == id)
                 .collect();
             left.into_iter()
-                .for_each(|wait| waits.set_scope(wait, scope.parent()));
+                .for_each(|wait| waits.set_scope(wait, parent));
         }
-        if scope.is_shield() {
-            self.close_shield(scope.task());
+        if shield {
+            self.close_shield(&task);
         }
     }
 

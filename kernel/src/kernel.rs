@@ -29,7 +29,7 @@ use crate::{
     scope::Scopes,
     shutdown::Hook,
     table::Tasks,
-    task::{TaskId, spawn_at},
+    task::spawn_at,
     timer::Timers,
     trap::Trap,
     turn::Left,
@@ -49,7 +49,8 @@ across::local!(RUNS: u32 = 0);
 pub(crate) enum Due {
     Wait(WaitId),
     Scope(u32),
-    Budget(TaskId),
+    /// The place of a task in the table: if it ends before, it cancels this.
+    Budget(u32),
 }
 
 /// The state of a kernel. Everything is in cells; no borrow is held while a task runs.

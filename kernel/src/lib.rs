@@ -104,6 +104,7 @@ mod kernel;
 mod model;
 pub mod net;
 mod outside;
+mod places;
 #[cfg(feature = "process")]
 pub mod process;
 mod ps;

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
-use crate::{cell::Task, error::Error, kernel::Core, timer::TimerKey, wait::NONE, with::With};
+use crate::{
+    cell::Task, error::Error, kernel::Core, places::Places, timer::TimerKey, wait::NONE, with::With,
+};
 
 /// Whose deadline ended what stood in a scope, once one did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub(crate) enum Verdict {
 /// One timeout or shield.
 pub(crate) struct Scope {
     parent: u32,
-    task: Task,
+    /// None once it is closed.
+    task: Option<Task>,
     shield: bool,
     timer: Option<TimerKey>,
     /// The deadline has passed.
@@ -42,7 +43,7 @@ pub(crate) struct Scope {
 
 /// All open scopes of a kernel.
 pub(crate) struct Scopes {
-    slab: Slab<Scope>,
+    places: Places<Scope>,
     /// How many have expired and are not delivered; 0 lets the usual trap skip the walk.
     undelivered: u32,
     /// How many are shields.
@@ -54,7 +55,7 @@ pub(crate) struct Scopes {
 impl Scopes {
     pub(crate) fn new() -> Scopes {
         Scopes {
-            slab: Slab::new(),
+            places: Places::new(),
             undelivered: 0,
             shields: 0,
             wakers: HashMap::new(),
@@ -62,43 +63,49 @@ impl Scopes {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.places.len()
     }
 
+    #[inline]
     pub(crate) fn open(&mut self, parent: u32, task: Task, shield: bool) -> u32 {
         self.shields += u32::from(shield);
-        self.slab.insert(Scope {
+        self.places.put(Scope {
             parent,
-            task,
+            task: Some(task),
             shield,
             timer: None,
             expired: false,
             delivered: false,
             overdue: false,
             verdict: None,
-        }) as u32
+        })
     }
 
     pub(crate) fn set_timer(&mut self, id: u32, timer: TimerKey) {
-        self.slab[id as usize].timer = Some(timer);
+        self.places[id].timer = Some(timer);
     }
 
-    pub(crate) fn close(&mut self, id: u32) -> Scope {
-        let scope = self.slab.remove(id as usize);
+    /// Closes a scope; gives its task, its timer, and the scope around it.
+    #[inline]
+    pub(crate) fn close(&mut self, id: u32) -> (Option<Task>, Option<TimerKey>, u32) {
+        let scope = &mut self.places[id];
         if scope.expired && !scope.delivered {
             self.undelivered -= 1;
         }
-        if !self.wakers.is_empty() {
-            self.wakers.remove(&id);
-        }
         self.shields -= u32::from(scope.shield);
-        scope
+        let closed = (scope.task.take(), scope.timer, scope.parent);
+        self.places.give_back(id);
+        closed
+    }
+
+    pub(crate) fn is_shield(&self, id: u32) -> bool {
+        self.places[id].shield
     }
 
     /// Notes that a deadline has passed or, the second time, the budget for cleaning up after it;
     /// gives the task whose waits may have to be answered.
-    pub(crate) fn expire(&mut self, id: u32) -> Task {
-        let scope = &mut self.slab[id as usize];
+    pub(crate) fn expire(&mut self, id: u32) -> Option<Task> {
+        let scope = &mut self.places[id];
         scope.timer = None;
         if scope.expired {
             scope.overdue = true;
@@ -112,17 +119,17 @@ impl Scopes {
     /// True if the deadline has passed and the future below either was not told, for it waits in
     /// no trap, or was told and has had its time to clean up.
     pub(crate) fn may_be_given_up(&self, id: u32) -> bool {
-        let scope = &self.slab[id as usize];
+        let scope = &self.places[id];
         scope.expired && (!scope.delivered || scope.overdue)
     }
 
     pub(crate) fn is_overdue(&self, id: u32) -> bool {
-        self.slab[id as usize].overdue
+        self.places[id].overdue
     }
 
     /// Switches a timeout off; gives its timer, and the scope around it.
     pub(crate) fn disarm(&mut self, id: u32) -> (Option<TimerKey>, u32) {
-        let scope = &mut self.slab[id as usize];
+        let scope = &mut self.places[id];
         if scope.expired && !scope.delivered {
             scope.delivered = true;
             self.undelivered -= 1;
@@ -134,12 +141,12 @@ impl Scopes {
     /// True if a shield is open somewhere below this scope.
     fn shelters_a_shield(&self, id: u32) -> bool {
         self.shields > 0
-            && self.slab.iter().any(|(_, scope)| {
+            && self.places.iter().any(|scope| {
                 let mut above = scope.parent;
                 while above != NONE && above != id {
-                    above = self.slab[above as usize].parent;
+                    above = self.places[above].parent;
                 }
-                scope.shield && above == id
+                scope.shield && scope.task.is_some() && above == id
             })
     }
 
@@ -154,19 +161,22 @@ impl Scopes {
         Some(self.verdict(id).unwrap_or(Verdict::Mine))
     }
 
-    /// The waker with which to have the scope's future polled, if it is not the task's.
-    pub(crate) fn waker(&self, id: u32) -> Option<&Waker> {
-        self.wakers.get(&id)
+    /// Takes out the waker with which to have the scope's future polled, if it is not the task's.
+    pub(crate) fn take_waker(&mut self, id: u32) -> Option<Waker> {
+        match self.wakers.is_empty() {
+            true => None,
+            false => self.wakers.remove(&id),
+        }
     }
 
     pub(crate) fn verdict(&self, id: u32) -> Option<Verdict> {
-        self.slab[id as usize].verdict
+        self.places[id].verdict
     }
 
     /// True if a shield stands between this scope and the task's root.
     pub(crate) fn is_shielded(&self, mut id: u32) -> bool {
         while id != NONE {
-            let scope = &self.slab[id as usize];
+            let scope = &self.places[id];
             if scope.shield {
                 return true;
             }
@@ -186,7 +196,7 @@ impl Scopes {
         let mut owner = NONE;
         let mut id = inner;
         while id != NONE {
-            let scope = &self.slab[id as usize];
+            let scope = &self.places[id];
             if scope.shield {
                 break;
             }
@@ -200,7 +210,7 @@ impl Scopes {
         }
         let mut id = inner;
         loop {
-            let scope = &mut self.slab[id as usize];
+            let scope = &mut self.places[id];
             scope.verdict = Some(if id == owner {
                 Verdict::Mine
             } else {
@@ -228,7 +238,7 @@ impl Scopes {
     pub(crate) fn settle(&mut self, inner: u32) {
         let mut id = inner;
         while id != NONE {
-            let scope = &mut self.slab[id as usize];
+            let scope = &mut self.places[id];
             if scope.verdict == Some(Verdict::Mine) && scope.expired && !scope.delivered {
                 scope.delivered = true;
                 self.undelivered -= 1;
@@ -246,8 +256,8 @@ pub(crate) struct OpenScope {
 
 impl OpenScope {
     /// Opens a scope inside the current one, with a deadline or as a shield.
-    fn open(limit: Limit) -> OpenScope {
-        let core = Core::current();
+    #[inline]
+    fn open(core: &Core, limit: Limit) -> OpenScope {
         let deadline = match limit {
             Limit::After(duration) => Some(after(core.clock.now(), duration)),
             Limit::At(instant) => Some(instant),
@@ -259,23 +269,25 @@ impl OpenScope {
         }
     }
 
-    fn verdict(&self) -> Option<Verdict> {
-        Core::current_ref(|core| core.scopes.borrow().verdict(self.id))
-    }
-
     /// The future is pending: is it to be given up? If not, notes who polls it, so that it can be
     /// polled when it is.
-    fn give_up(&self, waker: &Waker) -> Option<Verdict> {
-        Core::current_ref(|core| {
-            let mut scopes = core.scopes.borrow_mut();
-            if !core.is_own_waker(waker) {
-                let known = scopes.wakers.get(&self.id);
-                if !known.is_some_and(|known| known.will_wake(waker)) {
-                    scopes.wakers.insert(self.id, waker.clone());
-                }
-            }
-            scopes.give_up(self.id)
-        })
+    #[inline]
+    fn give_up(&self, core: &Core, waker: &Waker) -> Option<Verdict> {
+        if !core.is_own_waker(waker) {
+            self.note_waker(core, waker);
+        }
+        core.scopes.borrow_mut().give_up(self.id)
+    }
+
+    /// Clones and drops wakers, which may run foreign code, where nothing is borrowed.
+    #[cold]
+    fn note_waker(&self, core: &Core, waker: &Waker) {
+        let known = core.scopes.borrow_mut().take_waker(self.id);
+        let noted = match known {
+            Some(known) if known.will_wake(waker) => known,
+            _ => waker.clone(),
+        };
+        core.scopes.borrow_mut().wakers.insert(self.id, noted);
     }
 }
 
@@ -296,40 +308,21 @@ pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
 }
 
 /// Makes a scope the current one until dropped, also by a panic.
-struct Inside {
+struct Inside<'a> {
+    core: &'a Core,
     before: u32,
 }
 
-impl Inside {
-    fn enter(scope: u32) -> Inside {
-        let before = Core::with_current(|core| core.scope.replace(scope));
-        Inside {
-            before: before.unwrap_or(NONE),
-        }
+impl Inside<'_> {
+    fn enter(core: &Core, scope: u32) -> Inside<'_> {
+        let before = core.scope.replace(scope);
+        Inside { core, before }
     }
 }
 
-impl Drop for Inside {
+impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        Core::with_current(|core| core.scope.set(self.before));
-    }
-}
-
-impl Scope {
-    pub(crate) fn timer(&self) -> Option<TimerKey> {
-        self.timer
-    }
-
-    pub(crate) fn parent(&self) -> u32 {
-        self.parent
-    }
-
-    pub(crate) fn task(&self) -> &Task {
-        &self.task
-    }
-
-    pub(crate) fn is_shield(&self) -> bool {
-        self.shield
+        self.core.scope.set(self.before);
     }
 }
 
@@ -379,20 +372,25 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let (future, around) = self.split();
-        let scope = around
-            .scope
-            .get_or_insert_with(|| OpenScope::open(around.limit));
-        let polled = {
-            let _inside = Inside::enter(scope.id);
-            future.poll(cx)
-        };
-        let (verdict, output) = match polled {
-            Poll::Ready(output) => (scope.verdict(), Some(output)),
-            Poll::Pending => match scope.give_up(cx.waker()) {
-                Some(verdict) => (Some(verdict), None),
-                None => return Poll::Pending,
-            },
-        };
+        let (verdict, output) = std::task::ready!(Core::current_ref(|core| {
+            let scope = around
+                .scope
+                .get_or_insert_with(|| OpenScope::open(core, around.limit));
+            let polled = {
+                let _inside = Inside::enter(core, scope.id);
+                future.poll(cx)
+            };
+            match polled {
+                Poll::Ready(output) => {
+                    let verdict = core.scopes.borrow().verdict(scope.id);
+                    Poll::Ready((verdict, Some(output)))
+                }
+                Poll::Pending => match scope.give_up(core, cx.waker()) {
+                    None => Poll::Pending,
+                    verdict => Poll::Ready((verdict, None)),
+                },
+            }
+        }));
         around.scope = None; // closed: its deadline is over before anyone goes on
         Poll::Ready((around.judge)(verdict, output))
     }

@@ -50,6 +50,11 @@ impl Tasks {
         (task.record.id == id).then_some(task)
     }
 
+    /// The task in this place.
+    pub(crate) fn at(&self, index: u32) -> Option<&Task> {
+        self.places.get(index as usize)?.as_ref()
+    }
+
     /// Nothing may be borrowed when what this gives is dropped: that may run foreign code.
     #[must_use]
     fn remove(&mut self, id: TaskId) -> Option<Task> {

@@ -3,36 +3,43 @@
 //! Most deadlines are timeouts, and most timeouts are cancelled long before they pass. Curio
 //! answers by keeping far deadlines out of its heap; we go one step further and use no heap.
 //! A deadline falls into one of 64 slots of one of 6 levels: the slots of level 0 are one tick
-//! wide (2^20 ns, about a millisecond), those of each next level 64 times wider. A slot is a
-//! doubly linked list through a slab, so putting in and taking out never search. As time goes
-//! on, the slots of a higher level are spread over the level below ("cascade"). Deadlines are
-//! kept exactly: the tick decides only where an entry lies, not when it is due.
+//! wide (2^20 ns, about a millisecond), those of each next level 64 times wider. A slot is a plain
+//! vector, and an armed deadline knows its place in it, so putting in and taking out never search,
+//! and a slot is read from end to end as memory likes it. As time goes on, the slots of a higher
+//! level are spread over the level below ("cascade"). Deadlines are kept exactly: the tick decides
+//! only where an entry lies, not when it is due.
 //!
 //! Pure: `now` is an argument. What is further away than the wheel reaches (2^36 ticks, over two
 //! years) waits in the last slot and is put in again when that slot comes up.
 
 use std::time::{Duration, Instant};
 
-use slab::Slab;
+use crate::places::Places;
 
 const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
-const NONE: u32 = u32::MAX;
+/// What an emptied slot keeps of its memory, in entries.
+const KEPT: usize = 64;
 
 /// Names one armed deadline. Valid until it is cancelled or comes out of [`Timers::expire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerKey(u32);
 
+/// Where an armed deadline lies.
+struct Place {
+    slot: u32,
+    position: u32,
+}
+
+#[derive(Clone, Copy)]
 struct Entry<P> {
     /// Nanoseconds since `Timers::base`.
     deadline_ns: u64,
     /// Arming order, so that equal deadlines come out first armed first.
     order: u64,
-    slot: u16,
-    next: u32,
-    prev: u32,
+    key: u32,
     payload: P,
 }
 
@@ -42,10 +49,12 @@ pub(crate) struct Timers<P> {
     /// The tick up to which slots were emptied; no entry lies in an earlier one.
     tick: u64,
     armed: u64,
-    entries: Slab<Entry<P>>,
-    heads: [u32; SLOTS * LEVELS],
+    places: Places<Place>,
+    slots: Vec<Vec<Entry<P>>>,
     /// One bit for each slot with something in it.
     occupied: [u64; LEVELS],
+    /// Kept for its memory.
+    passed: Vec<Entry<P>>,
 }
 
 impl<P: Copy> Timers<P> {
@@ -54,48 +63,60 @@ impl<P: Copy> Timers<P> {
             base,
             tick: 0,
             armed: 0,
-            entries: Slab::new(),
-            heads: [NONE; SLOTS * LEVELS],
+            places: Places::new(),
+            slots: (0..SLOTS * LEVELS).map(|_| Vec::new()).collect(),
             occupied: [0; LEVELS],
+            passed: Vec::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
     /// Arms a deadline; one that has passed already comes out of the next `expire`.
+    #[inline]
     pub(crate) fn arm(&mut self, deadline: Instant, payload: P) -> TimerKey {
         let deadline_ns = self.ns(deadline);
         self.armed += 1;
-        let key = self.entries.insert(Entry {
+        let key = self.places.put(Place {
+            slot: 0,
+            position: 0,
+        });
+        self.put(Entry {
             deadline_ns,
             order: self.armed,
-            slot: 0,
-            next: NONE,
-            prev: NONE,
+            key,
             payload,
-        }) as u32;
-        self.link(key);
+        });
         TimerKey(key)
     }
 
     /// When it passes.
     pub(crate) fn deadline(&self, key: TimerKey) -> Instant {
-        self.base + Duration::from_nanos(self.entries[key.0 as usize].deadline_ns)
+        let Place { slot, position } = self.places[key.0];
+        let entry = &self.slots[slot as usize][position as usize];
+        self.base + Duration::from_nanos(entry.deadline_ns)
     }
 
     /// Takes an armed deadline out again.
+    #[inline]
     pub(crate) fn cancel(&mut self, key: TimerKey) {
-        self.unlink(key.0);
-        self.entries.remove(key.0 as usize);
+        let Place { slot, position } = self.places[key.0];
+        self.places.give_back(key.0);
+        let entries = &mut self.slots[slot as usize];
+        entries.swap_remove(position as usize);
+        match entries.get(position as usize) {
+            Some(moved) => self.places[moved.key].position = position,
+            None if entries.is_empty() => self.vacate(slot as usize),
+            None => {}
+        }
     }
 
     /// Moves everything whose deadline is at or before `now` into `due`, earliest first.
     pub(crate) fn expire(&mut self, now: Instant, due: &mut Vec<P>) {
         let now_ns = self.ns(now);
         let now_tick = (now_ns >> TICK_BITS).max(self.tick);
-        let mut passed: Vec<(u64, u64, P)> = Vec::new();
         while let Some((level, slot, start)) = self.first_slot() {
             if start > now_tick {
                 break;
@@ -105,38 +126,38 @@ impl<P: Copy> Timers<P> {
                 self.cascade(level, slot);
                 continue;
             }
-            self.take_passed(slot, now_ns, &mut passed);
-            if self.occupied[0] & (1 << slot) != 0 {
+            self.take_passed(slot, now_ns);
+            if !self.slots[slot].is_empty() {
                 break; // the rest of this tick is still ahead
             }
         }
-        if self.occupied[0] & (1 << (self.tick as usize % SLOTS)) == 0 {
+        if self.slots[self.tick as usize % SLOTS].is_empty() {
             self.tick = self.tick.max(self.safe_tick(now_tick));
         }
-        passed.sort_unstable_by_key(|p| (p.0, p.1));
-        due.extend(passed.into_iter().map(|p| p.2));
+        self.passed
+            .sort_unstable_by_key(|entry| (entry.deadline_ns, entry.order));
+        due.extend(self.passed.drain(..).map(|entry| entry.payload));
+        self.passed.shrink_to(KEPT);
     }
 
     /// A moment no later than the next deadline: when to look again. It is the deadline itself
     /// once that lies within 64 ticks, and the start of a wider slot before.
     pub(crate) fn next(&self) -> Option<Instant> {
         let (level, slot, start) = self.first_slot()?;
-        if level > 0 {
-            return Some(self.base + Duration::from_nanos(start << TICK_BITS));
-        }
-        let mut key = self.heads[slot];
-        let mut earliest = u64::MAX;
-        while key != NONE {
-            let entry = &self.entries[key as usize];
-            earliest = earliest.min(entry.deadline_ns);
-            key = entry.next;
-        }
-        Some(self.base + Duration::from_nanos(earliest))
+        let ns = match level {
+            0 => self.slots[slot]
+                .iter()
+                .map(|entry| entry.deadline_ns)
+                .min()?,
+            _ => start << TICK_BITS,
+        };
+        Some(self.base + Duration::from_nanos(ns))
     }
 
     fn ns(&self, instant: Instant) -> u64 {
-        let ns = instant.saturating_duration_since(self.base).as_nanos();
-        u64::try_from(ns).unwrap_or(u64::MAX)
+        let since = instant.saturating_duration_since(self.base);
+        let seconds = since.as_secs().saturating_mul(1_000_000_000);
+        seconds.saturating_add(u64::from(since.subsec_nanos()))
     }
 
     /// The largest tick to which the wheel may move without passing an occupied slot.
@@ -168,72 +189,78 @@ impl<P: Copy> Timers<P> {
         best
     }
 
-    fn take_passed(&mut self, slot: usize, now_ns: u64, passed: &mut Vec<(u64, u64, P)>) {
-        let mut key = self.heads[slot];
-        while key != NONE {
-            let entry = &self.entries[key as usize];
-            let next = entry.next;
+    /// Moves what has passed out of a slot of level 0.
+    fn take_passed(&mut self, slot: usize, now_ns: u64) {
+        let mut entries = std::mem::take(&mut self.slots[slot]);
+        entries.retain(|entry| {
             if entry.deadline_ns <= now_ns {
-                self.unlink(key);
-                let entry = self.entries.remove(key as usize);
-                passed.push((entry.deadline_ns, entry.order, entry.payload));
+                self.places.give_back(entry.key);
+                self.passed.push(*entry);
+                return false;
             }
-            key = next;
+            true
+        });
+        for (position, entry) in entries.iter().enumerate() {
+            self.places[entry.key].position = position as u32;
+        }
+        self.slots[slot] = entries;
+        if self.slots[slot].is_empty() {
+            self.vacate(slot);
         }
     }
 
     fn cascade(&mut self, level: usize, slot: usize) {
-        let mut key = std::mem::replace(&mut self.heads[level * SLOTS + slot], NONE);
-        self.occupied[level] &= !(1 << slot);
-        while key != NONE {
-            let next = self.entries[key as usize].next;
-            self.link(key);
-            key = next;
+        let slot = level * SLOTS + slot;
+        let mut entries = std::mem::take(&mut self.slots[slot]);
+        self.vacate(slot);
+        entries.drain(..).for_each(|entry| self.put(entry));
+        // What lies beyond the wheel's reach comes back into the last slot, which may be this one.
+        if self.slots[slot].is_empty() {
+            entries.shrink_to(KEPT);
+            self.slots[slot] = entries;
+        }
+    }
+
+    /// A slot is empty now.
+    #[inline]
+    fn vacate(&mut self, slot: usize) {
+        self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
+        if self.slots[slot].capacity() > KEPT {
+            self.slots[slot] = Vec::new();
         }
     }
 
     /// Where an entry with this deadline lies, seen from the current tick.
-    fn place(&self, deadline_ns: u64) -> (usize, usize) {
+    #[inline]
+    fn place(&self, deadline_ns: u64) -> usize {
         let tick = (deadline_ns >> TICK_BITS).max(self.tick);
-        for level in 0..LEVELS {
-            let shift = SLOT_BITS * level as u32;
-            if (tick >> shift) - (self.tick >> shift) < SLOTS as u64 {
-                return (level, ((tick >> shift) % SLOTS as u64) as usize);
-            }
+        let significant = u64::BITS - (tick - self.tick).leading_zeros();
+        // Their distance in slots of that level is below 64, or 64 itself: then it is the next.
+        let mut level = significant.saturating_sub(1) / SLOT_BITS;
+        let apart = |level: u32| (tick >> (SLOT_BITS * level)) - (self.tick >> (SLOT_BITS * level));
+        if level < LEVELS as u32 && apart(level) >= SLOTS as u64 {
+            level += 1;
+        }
+        if level < LEVELS as u32 {
+            let slot = (tick >> (SLOT_BITS * level)) % SLOTS as u64;
+            return level as usize * SLOTS + slot as usize;
         }
         let last = SLOT_BITS * (LEVELS as u32 - 1);
         let slot = ((self.tick >> last) + SLOTS as u64 - 1) % SLOTS as u64;
-        (LEVELS - 1, slot as usize)
+        (LEVELS - 1) * SLOTS + slot as usize
     }
 
-    fn link(&mut self, key: u32) {
-        let (level, slot) = self.place(self.entries[key as usize].deadline_ns);
-        let index = level * SLOTS + slot;
-        let next = std::mem::replace(&mut self.heads[index], key);
-        self.occupied[level] |= 1 << slot;
-        let entry = &mut self.entries[key as usize];
-        (entry.slot, entry.next, entry.prev) = (index as u16, next, NONE);
-        if next != NONE {
-            self.entries[next as usize].prev = key;
-        }
-    }
-
-    fn unlink(&mut self, key: u32) {
-        let Entry {
-            slot, next, prev, ..
-        } = self.entries[key as usize];
-        if next != NONE {
-            self.entries[next as usize].prev = prev;
-        }
-        if prev != NONE {
-            self.entries[prev as usize].next = next;
-            return;
-        }
-        let slot = slot as usize;
-        self.heads[slot] = next;
-        if next == NONE {
-            self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
-        }
+    /// Puts an entry where it belongs now.
+    #[inline]
+    fn put(&mut self, entry: Entry<P>) {
+        let slot = self.place(entry.deadline_ns);
+        let entries = &mut self.slots[slot];
+        self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
+        self.places[entry.key] = Place {
+            slot: slot as u32,
+            position: entries.len() as u32,
+        };
+        entries.push(entry);
     }
 }
 

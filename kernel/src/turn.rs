@@ -277,7 +277,8 @@ impl Core {
         let mut expired: Vec<(u32, Task)> = Vec::new();
         for due in &due {
             if let Due::Scope(scope) = due {
-                expired.push((*scope, self.scopes.borrow_mut().expire(*scope)));
+                let task = self.scopes.borrow_mut().expire(*scope);
+                expired.extend(task.map(|task| (*scope, task)));
             }
         }
         for due in due.drain(..) {

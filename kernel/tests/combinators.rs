@@ -137,7 +137,7 @@ fn foreign_channels_and_ours_in_one_select() {
         while a + b < 20 {
             let native = natives.recv();
             futures::select_biased! {
-                n = strangers.next() => { assert_eq!(n, Some(a)); a += 1 }
+                n = strangers.select_next_some() => { assert_eq!(n, a); a += 1 }
                 n = Box::pin(native).fuse() => { assert_eq!(n, Ok(Some(b))); b += 1 }
             }
         }

@@ -1,0 +1,70 @@
+//! A table whose places are used again: the ground under waits, scopes and timers.
+//!
+//! What `slab` does, but an item is written and read where it stands and never moved in or out.
+//! An item that was just put together by small stores stalls the processor when it is moved, and
+//! such a move was a third of what arming and cancelling a timeout cost.
+
+use std::ops::{Index, IndexMut};
+
+/// Items by number. Numbers that were given back are used again, the last one first.
+pub(crate) struct Places<T> {
+    items: Vec<T>,
+    free: Vec<u32>,
+}
+
+impl<T> Places<T> {
+    pub(crate) const fn new() -> Places<T> {
+        Places {
+            items: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// How many are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
+    /// Puts an item in; gives its number.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, item: T) -> u32 {
+        match self.free.pop() {
+            Some(number) => {
+                self.items[number as usize] = item;
+                number
+            }
+            None => {
+                self.items.push(item);
+                (self.items.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Gives a number back. The item stays until the place is used again: what must not stay with
+    /// it is taken out before.
+    #[inline]
+    pub(crate) fn give_back(&mut self, number: u32) {
+        self.free.push(number);
+    }
+
+    /// All items, also those of numbers that were given back.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.items.iter()
+    }
+}
+
+impl<T> Index<u32> for Places<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, number: u32) -> &T {
+        &self.items[number as usize]
+    }
+}
+
+impl<T> IndexMut<u32> for Places<T> {
+    #[inline]
+    fn index_mut(&mut self, number: u32) -> &mut T {
+        &mut self.items[number as usize]
+    }
+}

@@ -127,6 +127,7 @@ impl Core {
 
 impl WaitQueue {
     /// Lets up to `count` tasks go on, the longest waiting first. Gives how many there were.
+    #[inline]
     pub fn wake(&self, count: usize) -> usize {
         self.end(count, Ok(()))
     }
@@ -147,17 +148,27 @@ impl WaitQueue {
         Core::with_current(|core| {
             // A wait asked for in this same step (by another branch of a `join!`) counts.
             core.read_door();
-            let mut woken = 0;
-            while woken < count {
-                let first = core.waits.borrow_mut().first_of_line(self);
-                let Some(wait) = first else {
-                    break;
-                };
-                core.answer(wait, answer);
-                woken += 1;
+            match self.is_empty() {
+                true => 0,
+                false => core.end_line(self, count, answer),
             }
-            woken
         })
         .unwrap_or(0)
+    }
+}
+
+impl Core {
+    /// Answers up to `count` waits of a line; gives how many there were.
+    fn end_line(&self, line: &WaitQueue, count: usize, answer: Answer) -> usize {
+        let mut ended = 0;
+        while ended < count {
+            let first = self.waits.borrow_mut().first_of_line(line);
+            let Some(wait) = first else {
+                break;
+            };
+            self.answer(wait, answer);
+            ended += 1;
+        }
+        ended
     }
 }

@@ -136,6 +136,13 @@ pub(crate) async fn breathe() -> Result<(), Error> {
     }
 }
 
+/// True if the current task may go on at once: nothing is due to it, and it has not done many
+/// operations in this step. Spares the usual operation the future of [`breathe`].
+#[inline]
+pub(crate) fn may_go_on() -> bool {
+    Core::current_ref(|core| core.is_undisturbed() && core.spend())
+}
+
 /// The leaf future: a trap, then its answer. Made by [`ask`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]

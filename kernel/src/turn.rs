@@ -380,8 +380,11 @@ impl Left {
     #[inline]
     pub(crate) fn take(&self, what: u8) -> bool {
         let left = self.0.get();
-        self.0.set(left & !what);
-        left & what != 0
+        let found = left & what != 0;
+        if found {
+            self.0.set(left & !what);
+        }
+        found
     }
 }
 

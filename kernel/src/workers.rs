@@ -21,7 +21,8 @@ use crate::{
 /// A thread that has had nothing to do for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Does the work; gives the ringer by which to announce the result.
+type Job = Box<dyn FnOnce() -> Ringer + Send>;
 
 /// The kernel's pool of threads.
 pub(crate) struct Pool {
@@ -131,28 +132,41 @@ impl Drop for Pool {
 /// The life of one thread.
 fn work(shared: &Shared) {
     let mut state = shared.lock();
+    let mut done: Option<Ringer> = None;
     loop {
         if let Some((_, job)) = state.jobs.pop_front() {
             drop(state);
-            job();
+            announce(&mut done);
+            done = Some(job());
             state = shared.lock();
             continue;
         }
-        if state.closed {
-            break;
-        }
+        // Free before the last result is announced: whoever then hands in the next job finds this
+        // thread, warm, and starts no other.
         state.idle += 1;
-        let (again, timeout) = shared
-            .work
-            .wait_timeout(state, IDLE)
-            .unwrap_or_else(|e| e.into_inner());
-        state = again;
+        if done.is_some() {
+            drop(state);
+            announce(&mut done);
+            state = shared.lock();
+        }
+        let mut waited_enough = false;
+        if state.jobs.is_empty() && !state.closed {
+            let woken = shared.work.wait_timeout(state, IDLE);
+            let (again, timeout) = woken.unwrap_or_else(|e| e.into_inner());
+            (state, waited_enough) = (again, timeout.timed_out());
+        }
         state.idle -= 1;
-        if timeout.timed_out() && state.jobs.is_empty() {
+        if state.jobs.is_empty() && (waited_enough || state.closed) {
             break;
         }
     }
     state.threads -= 1;
+}
+
+fn announce(done: &mut Option<Ringer>) {
+    if let Some(ringer) = done.take() {
+        ringer.ring();
+    }
 }
 
 /// Runs a function that blocks on a thread of its own, and waits for its result.
@@ -188,11 +202,11 @@ pub async fn run_in_thread<R: Send + 'static>(
         let value = catch_unwind(AssertUnwindSafe(f));
         *result.lock().unwrap_or_else(|e| e.into_inner()) = Some(value);
         drop(result);
-        ringer.ring();
+        ringer
     });
-    let outstanding = Outstanding::submit(job);
+    let mut outstanding = Outstanding::submit(job);
     bell.wait().await?;
-    drop(outstanding);
+    outstanding.done = true;
     let value = slot.lock().unwrap_or_else(|e| e.into_inner()).take();
     match value.expect("the bell is rung after the result was put into the slot") {
         Ok(value) => Ok(value),
@@ -215,6 +229,7 @@ impl Drop for ClockHold {
 struct Outstanding {
     core: Rc<Core>,
     id: u64,
+    done: bool,
     _hold: ClockHold,
 }
 
@@ -223,12 +238,19 @@ impl Outstanding {
         let core = Core::current();
         let _hold = core.pool.hold_clock();
         let id = core.pool.submit(job);
-        Outstanding { core, id, _hold }
+        Outstanding {
+            core,
+            id,
+            done: false,
+            _hold,
+        }
     }
 }
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.core.pool.revoke(self.id);
+        if !self.done {
+            self.core.pool.revoke(self.id);
+        }
     }
 }

@@ -7,7 +7,12 @@ use std::{
     rc::Rc,
 };
 
-use crate::{WaitQueue, error::Error, sync::wait_for_one, trap::breathe};
+use crate::{
+    WaitQueue,
+    error::Error,
+    sync::wait_for_one,
+    trap::{breathe, may_go_on},
+};
 
 struct Shared<T> {
     items: RefCell<VecDeque<T>>,
@@ -102,6 +107,7 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 impl<T> Shared<T> {
+    #[inline]
     fn put(&self, item: T) -> Result<(), SendError<T>> {
         if self.receivers.get() == 0 {
             let reason = Error::Closed;
@@ -169,7 +175,9 @@ impl<T> BoundedSender<T> {
     /// [`Error::Closed`] if all receivers are gone; cancellation and timeouts.
     pub async fn send(&self, item: T) -> Result<(), SendError<T>> {
         let shared = &self.shared;
-        if let Err(reason) = breathe().await {
+        if !may_go_on()
+            && let Err(reason) = breathe().await
+        {
             return Err(SendError { item, reason });
         }
         while shared.is_full() && shared.receivers.get() > 0 {
@@ -217,7 +225,9 @@ impl<T> Receiver<T> {
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn recv(&self) -> Result<Option<T>, Error> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             if let Some(item) = self.try_recv() {
                 return Ok(Some(item));

@@ -46,6 +46,7 @@
 //! | news from other threads | [`inbox`] for items, [`Bell`] for "now", [`Handle`] for tasks |
 //! | time, names, who waits for what | [`now`], [`JoinHandle::name`], [`ps()`] |
 //! | looking on from outside | [`Builder::monitor`], [`Observer`], [`Builder::slow_step`] |
+//! | guests that poll: `futures-io`, hyper | `adapt`, with the feature of that name |
 //! | tests | [`ManualClock`], [`sim::Sim`], [`sim::pipe`], [`sim::cancel_everywhere`] |
 //! | primitives of one's own | [`ask`], [`Trap`], [`WaitQueue`] |
 //!
@@ -70,7 +71,8 @@
 //! # Features
 //!
 //! `signal` ([`signal`]) and `process` ([`process`]) are on by default and bring `signal-hook`;
-//! without them the crate depends on mio, slab, log and libc. Linux is what it is tested on.
+//! without them the crate depends on mio, slab, log and libc. `futures-io` and `hyper` add the
+//! module `adapt`, and each the crate of its name. Linux is what it is tested on.
 //!
 //! # Reading the source
 //!

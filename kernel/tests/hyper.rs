@@ -128,6 +128,48 @@ fn strangers_who_hang_up_leave_nothing_behind() {
     });
 }
 
+/// A connection in memory and on simulated time: one request, and then a peer who says nothing
+/// more for half a minute.
+#[test]
+fn http_in_a_simulation() {
+    use hyper::{Response, rt::Executor as _, server::conn::http1, service::service_fn};
+    use kernel::adapt::{Executor, Polled, Timer};
+    const PATIENCE: Duration = Duration::from_secs(30);
+    kernel::sim::Sim::new(7).run(async {
+        let start = kernel::now();
+        let (ours, theirs) = kernel::sim::pipe(16);
+        let (told, ended) = kernel::sync::oneshot();
+        Executor.execute(async move {
+            let answer = service_fn(async |request: hyper::Request<_>| {
+                let _: &hyper::body::Incoming = request.body();
+                kernel::sleep(Duration::from_secs(1)).await?;
+                Ok::<_, kernel::Error>(Response::new(String::from("at last\n")))
+            });
+            let served = http1::Builder::new()
+                .timer(Timer)
+                .header_read_timeout(PATIENCE)
+                .serve_connection(Polled::new(theirs), answer);
+            let _ = told.send(served.await.unwrap_err().is_timeout());
+        });
+        ours.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\nGET /half")
+            .await
+            .unwrap();
+        let mut answer = kernel::io::BufReader::new(ours);
+        assert_eq!(answer.read_line().await.unwrap(), Some("HTTP/1.1 200 OK"));
+        assert_eq!(kernel::now() - start, Duration::from_secs(1));
+        let rest = answer.read_to_end().await.unwrap();
+        assert!(rest.ends_with(b"\r\n\r\nat last\n"));
+        assert_eq!(ended.recv().await, Ok(Some(true)), "it was the timeout");
+        let waited = kernel::now() - start;
+        assert!(
+            (PATIENCE..=PATIENCE + Duration::from_secs(1)).contains(&waited),
+            "{waited:?}"
+        );
+        kernel::sleep(Duration::from_secs(1)).await.unwrap();
+        assert_eq!((kernel::stats().tasks, kernel::stats().timers), (1, 0));
+    });
+}
+
 #[test]
 #[ignore = "needs curl"]
 fn curl_is_answered() {

@@ -12,7 +12,7 @@ use std::{
 use std::cell::Cell;
 
 use crate::{
-    Bell,
+    Bell, Ringer,
     across::{Condvar, Mutex, MutexGuard},
     error::Error,
     kernel::Core,

@@ -127,8 +127,8 @@ struct Line {
     /// The size of the group before.
     last: usize,
     closed: bool,
-    /// Commits happened since the last sync (durability `interval`).
-    dirty: bool,
+    /// Since when there are commits without a sync (durability `interval`).
+    dirty: Option<Instant>,
 }
 
 struct Shared {
@@ -250,7 +250,10 @@ impl Shared {
         }
         // Told first, those who come again at once are part of the next group.
         let mut line = self.line();
-        line.dirty = true;
+        if self.sync_every.is_some() && line.dirty.is_none() {
+            line.dirty = Some(Instant::now());
+            self.turn.notify_one();
+        }
         line.last = size;
         let next = line.waiting.first().cloned();
         line.led = next.is_some();
@@ -294,50 +297,81 @@ impl Shared {
         self.turn.notify_one();
     }
 
-    /// The store thread: leads when told to, and syncs at intervals.
+    /// The store thread: leads when told to, and syncs what has been waiting for it long enough.
     fn serve(&self) {
         let mut line = self.line();
-        let mut synced = Instant::now();
         loop {
+            let due = self.sync_every.zip(line.dirty);
+            let due = due.map(|(every, since)| every.saturating_sub(since.elapsed()));
             if std::mem::take(&mut line.thread_leads) {
                 drop(line);
                 self.lead();
-                line = self.line();
-                continue;
-            }
-            let due = self
-                .sync_every
-                .map(|every| every.saturating_sub(synced.elapsed()));
-            if line.closed || (due == Some(Duration::ZERO) && line.dirty) {
-                let dirty = std::mem::take(&mut line.dirty);
-                let closed = line.closed;
+            } else if line.closed || due == Some(Duration::ZERO) {
+                let (closed, dirty) = (line.closed, line.dirty.take());
                 drop(line);
-                if dirty
-                    && self.sync_every.is_some()
-                    && let Err(error) = self.engine.env.force_sync()
-                {
-                    log::error!("persipubsub: the sync at its interval failed: {error}");
+                if dirty.is_some() {
+                    self.sync();
                 }
                 if closed {
                     return;
                 }
-                synced = Instant::now();
-                line = self.line();
-                continue;
+            } else {
+                // Nothing to do and nothing to sync: no turn of the processor until there is.
+                let wait = due.unwrap_or(Duration::MAX);
+                let woken = self.turn.wait_timeout(line, wait);
+                drop(woken.expect("no panic happens under this lock"));
             }
-            line = match due {
-                Some(due) => {
-                    let due = due.max(Duration::from_millis(1));
-                    self.turn
-                        .wait_timeout(line, due)
-                        .expect("no panic happens under this lock")
-                        .0
-                }
-                None => self
-                    .turn
-                    .wait(line)
-                    .expect("no panic happens under this lock"),
-            };
+            line = self.line();
         }
+    }
+
+    fn sync(&self) {
+        if let Err(error) = self.engine.env.force_sync() {
+            log::error!("persipubsub: a sync at its interval failed, and is tried again: {error}");
+            self.line().dirty.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{Durability, Environment, Options, Setup};
+
+    /// How often the store threads of this process went to sleep.
+    fn sleeps() -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let sleeps = tasks.map(|task| {
+            let task = task.unwrap().path();
+            let status = match &read(task.join("comm"))[..] {
+                "persipubsub\n" => read(task.join("status")),
+                _ => String::new(),
+            };
+            let line = status.lines().find(|line| line.starts_with("voluntary"));
+            let count = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            count.unwrap_or(0)
+        });
+        sleeps.sum()
+    }
+
+    /// With nothing left to sync, the store thread looked every millisecond whether there was.
+    #[test]
+    fn an_idle_store_rests_between_its_syncs() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            map_size: Some(1 << 20),
+            durability: Durability::Interval(Duration::from_millis(1)),
+            ..Options::default()
+        };
+        let env = Environment::open_with(dir.path(), options).unwrap();
+        env.new_control().initialize(&Setup::new(["sub"])).unwrap();
+        env.new_publisher().unwrap().send("one").unwrap();
+        // The sleep is what is measured, not something that is waited for.
+        let before = sleeps();
+        std::thread::sleep(Duration::from_millis(200));
+        let turns = sleeps() - before;
+        assert!(turns < 20, "{turns} turns in 200 ms of rest");
     }
 }

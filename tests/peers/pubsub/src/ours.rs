@@ -86,6 +86,9 @@ pub fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Long enough for the other process to fall asleep.
+pub const REST: Duration = Duration::from_millis(2);
+
 /// This program again, receiving: it answers each message with the moment it had it.
 pub struct Waiter {
     child: Child,
@@ -116,7 +119,7 @@ impl Waiter {
         writeln!(self.stdin).unwrap();
         assert_eq!(self.line(), "waiting");
         // It goes to sleep right after it said so.
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(REST);
         let begin = now_ns();
         publisher.send([7; 64]).unwrap();
         (self.line().parse::<u64>().unwrap() - begin) as f64 / 1e3

@@ -43,7 +43,8 @@
 //! | sockets; streams, buffered; raw descriptors | [`net`]; [`io`]; [`AsyncFd`] |
 //! | work that blocks | [`run_in_thread`] |
 //! | children and workers in processes; signals | [`process`]; [`signal`] |
-//! | news from other threads | [`inbox`] for items, [`Bell`] for "now", [`Handle`] for tasks |
+//! | news from other threads | [`inbox`] for items, [`Bell`] for "now", [`Handle::submit`] for tasks with results, [`remote()`] for a value that stays here |
+//! | tasks that serve the others to the end; the last words of a run | [`JoinHandle::daemon`]; [`at_shutdown`] |
 //! | time, names, who waits for what | [`now`], [`JoinHandle::name`], [`ps()`] |
 //! | looking on from outside | [`Builder::monitor`], [`Observer`], [`Builder::slow_step`] |
 //! | guests that poll: `futures-io`, hyper | `adapt`, with the feature of that name |
@@ -54,7 +55,7 @@
 //!
 //! Every wait may come back with [`Error::Cancelled`] or one of the three timeouts; `?` passes them
 //! on, and that is nearly always right. An error type of your own needs `From<kernel::Error>` and
-//! no more. In an `io::Error` it travels inside: [`Error::in_io`] finds it. A task that is told to
+//! no more. In an `io::Error` or a box it travels inside: [`Error::in_io`] and [`Error::in_chain`] find it. A task that is told to
 //! stop may still await (flush, say goodbye), for the cleanup budget of 5 seconds
 //! ([`Builder::cleanup_budget`]); then, or at a second cancel, its future is dropped. Every item's
 //! documentation says under *Cancellation* what is lost or kept.

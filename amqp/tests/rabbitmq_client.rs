@@ -9,7 +9,7 @@ use amqp::codec::RawProperties;
 use amqp::protocol::{AMQPValue, BasicProperties, FieldTable};
 use amqp::{Error, PublishError};
 use std::time::Duration;
-use support::{name, on_kernel, options};
+use support::{name, on_kernel, options, own_queue};
 
 async fn delivery(consumer: &mut amqp::client::Consumer) -> Delivery {
     match consumer.next().await {
@@ -64,6 +64,69 @@ fn ten_thousand_messages_confirmed_and_consumed_in_order() {
         consumer.cancel().await.unwrap();
         assert!(matches!(consumer.next().await, ConsumerEvent::Cancelled));
         assert_eq!(consuming.unsettled(), 0);
+        connection.close().await;
+        assert_eq!(connection.closed().await, Error::ClosedByUs);
+    });
+}
+
+/// What every broker of AMQP 0-9-1 has.
+#[test]
+#[ignore = "needs RabbitMQ: tests/run"]
+fn the_common_operations() {
+    on_kernel(async {
+        let connection = Connection::open(options()).await.unwrap();
+        let channel = connection.channel().await.unwrap();
+        channel.confirm_select().await.unwrap();
+        let queue = name("common-q");
+        channel
+            .queue_declare(QueueDeclare::new(&queue))
+            .await
+            .unwrap();
+        for (kind, bound, sent) in [
+            ("direct", "k", "k"),
+            ("fanout", "", "any"),
+            ("topic", "a.*", "a.b"),
+        ] {
+            let exchange = name(&format!("common-{kind}"));
+            let declare = ExchangeDeclare::new(&exchange, kind).auto_delete();
+            channel.exchange_declare(declare).await.unwrap();
+            channel.queue_bind(&queue, &exchange, bound).await.unwrap();
+            let message = Publish::new(&exchange, sent, kind.as_bytes());
+            channel.publish(message).await.unwrap();
+            let got = channel.get(&queue).await.unwrap().expect("it was routed");
+            assert_eq!(
+                (&*got.exchange, &*got.routing_key),
+                (exchange.as_str(), sent)
+            );
+            assert_eq!(got.body, kind.as_bytes());
+            got.ack().unwrap();
+            let unbound = channel.queue_unbind(&queue, &exchange, bound, FieldTable::default());
+            unbound.await.unwrap();
+        }
+        for body in [&b"one"[..], b"two", &vec![3; 200_000]] {
+            let message = Publish::new("", &queue, body).mandatory();
+            channel.publish(message).await.unwrap();
+        }
+        let one = channel.get(&queue).await.unwrap().unwrap();
+        assert_eq!(one.body, b"one");
+        one.nack(true).unwrap();
+        channel.qos(10).await.unwrap();
+        let mut consumer = channel.consume(Consume::new(&queue)).await.unwrap();
+        let mut sizes = Vec::new();
+        for _ in 0..3 {
+            let delivered = delivery(&mut consumer).await;
+            sizes.push(delivered.body.len());
+            delivered.ack().unwrap();
+        }
+        sizes.sort_unstable();
+        assert_eq!(sizes, [3, 3, 200_000]);
+        consumer.cancel().await.unwrap();
+        channel
+            .publish(Publish::new("", &queue, b"left"))
+            .await
+            .unwrap();
+        assert_eq!(channel.queue_purge(&queue).await.unwrap(), 1);
+        assert_eq!(channel.queue_delete(&queue, true, true).await.unwrap(), 0);
         connection.close().await;
         assert_eq!(connection.closed().await, Error::ClosedByUs);
     });
@@ -252,11 +315,7 @@ fn unroutable_messages_come_back_to_their_publisher() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();
         let channel = connection.channel().await.unwrap();
-        let queue = channel
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel.confirm_select().await.unwrap();
         let mut confirms = Vec::new();
         for number in 0..200u32 {
@@ -303,11 +362,7 @@ fn a_dead_channel_ends_everything_that_waits_with_the_first_cause() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();
         let channel = connection.channel().await.unwrap();
-        let queue = channel
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel.confirm_select().await.unwrap();
         let mut consumer = channel.consume(Consume::new(&queue)).await.unwrap();
         channel
@@ -393,12 +448,7 @@ fn refusals_are_typed() {
         ));
 
         // Exclusive: 405 on another connection.
-        let exclusive = fresh()
-            .await
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let exclusive = fresh().await.queue_declare(own_queue()).await.unwrap().name;
         let other = Connection::open(options()).await.unwrap();
         let other_channel = other.channel().await.unwrap();
         let error = other_channel
@@ -488,11 +538,7 @@ fn dropped_deliveries_are_given_back() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();
         let channel = connection.channel().await.unwrap();
-        let queue = channel
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel
             .publish_unconfirmed(Publish::new("", &queue, b"x"))
             .await
@@ -519,11 +565,7 @@ fn a_deleted_queue_cancels_its_consumer() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();
         let channel = connection.channel().await.unwrap();
-        let queue = channel
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         let mut consumer = channel.consume(Consume::new(&queue)).await.unwrap();
         connection
             .channel()
@@ -543,11 +585,7 @@ fn a_request_and_its_reply_by_direct_reply_to() {
     on_kernel(async {
         let connection = Connection::open(options()).await.unwrap();
         let server = connection.channel().await.unwrap();
-        let queue = server
-            .queue_declare(QueueDeclare::new("").exclusive())
-            .await
-            .unwrap()
-            .name;
+        let queue = server.queue_declare(own_queue()).await.unwrap().name;
         let mut requests = server.consume(Consume::new(&queue)).await.unwrap();
         let answering = kernel::spawn(async move {
             let request = delivery(&mut requests).await;

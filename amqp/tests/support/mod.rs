@@ -10,6 +10,7 @@ pub mod proxy;
 
 use amqp::{ConnectOptions, Uri};
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The broker to test against, named by `OLIVE_TEST_AMQP_URL`; `tests/run` starts one.
@@ -22,6 +23,13 @@ pub fn options() -> ConnectOptions {
 /// A name on the broker that no other run uses.
 pub fn name(test: &str) -> String {
     format!("amqp-test-{test}-{}", std::process::id())
+}
+
+/// A queue of one connection, with a name of ours: not every broker gives names.
+pub fn own_queue() -> amqp::QueueDeclare {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    amqp::QueueDeclare::new(name(&format!("own-{number}"))).exclusive()
 }
 
 /// Runs a test on a kernel, with a deadline that only a hang reaches.

@@ -522,6 +522,10 @@ fn other_logins() {
         };
         let error = Connection::open(wrong).await.unwrap_err();
         assert!(matches!(error, Error::LoginRefused(_)), "{error}");
+        // A new secret for a login that expires: RabbitMQ's own users have none, and it says yes.
+        let connection = Connection::open(options.clone()).await.unwrap();
+        connection.update_secret("another", "a test").await.unwrap();
+        assert_eq!(connection.is_closed(), None);
         // RabbitMQ does not offer EXTERNAL without its plugin, and the error says what it offers.
         let external = amqp::ConnectOptions {
             mechanisms: vec![amqp::Mechanism::External],

@@ -16,15 +16,17 @@
 //! Nothing happens between calls: heartbeats are sent and answered only while a call waits. A program that pauses for
 //! longer than the heartbeat interval calls [`Connection::process`] in between, or sets the interval to zero.
 
+mod channel;
+mod delivery;
 mod transport;
 
-use crate::core::ops::{self, Op};
-use crate::core::{self, Call, ConsumerState, Core, Ended, Reply, Room, Settle};
-use crate::core::{Consume, ExchangeDeclare, Message, Negotiated, Publish, QueueDeclare, QueueOk};
-use crate::error::{Error, PublishError};
+use crate::core::{Call, Core, Negotiated, Reply};
+use crate::error::Error;
 use crate::heartbeat::{Action, Heartbeat};
 use crate::options::ConnectOptions;
-use crate::protocol::{FieldTable, reply};
+use crate::protocol::reply;
+pub use channel::Channel;
+pub use delivery::{Consumer, Delivery};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -225,12 +227,10 @@ impl Connection {
     /// [`Error::NoFreeChannel`], or the connection's end.
     pub fn channel(&self) -> Result<Channel, Error> {
         let (core, call) = self.driver.core.open_channel()?;
-        let handle = Rc::new(Handle {
-            core,
-            driver: Rc::clone(&self.driver),
-        });
+        // Made before the answer: dropped without one, it closes the channel.
+        let channel = Channel::new(core, Rc::clone(&self.driver));
         self.driver.answer(&call)?;
-        Ok(Channel { handle })
+        Ok(channel)
     }
 
     /// Keeps the connection alive for so long: heartbeats, deliveries, confirms.
@@ -242,6 +242,25 @@ impl Connection {
         self.driver
             .drive(Instant::now() + time, |waker| core.poll_closed(waker))
             .map_or(Ok(()), Err)
+    }
+
+    /// The first cause of the end, if the connection is over.
+    pub fn is_closed(&self) -> Option<Error> {
+        self.driver.core.closed()
+    }
+
+    /// Why the server blocks publishers (memory or disk alarm), if it does, as far as the calls so far have learnt.
+    pub fn blocked(&self) -> Option<String> {
+        self.driver.core.blocked()
+    }
+
+    /// Tells the server a new secret for a login that expires (RabbitMQ's `connection.update-secret`).
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`], or the connection's end.
+    pub fn update_secret(&self, secret: &str, why: &str) -> Result<(), Error> {
+        let call = self.driver.core.update_secret(secret, why)?;
+        self.driver.answer(&call).map(drop)
     }
 
     /// What was agreed at login.
@@ -273,276 +292,5 @@ impl std::fmt::Debug for Connection {
             self.driver.core.options(),
             self.driver.core.closed()
         )
-    }
-}
-
-/// A channel; the calls are those of the kernel's client.
-#[derive(Clone)]
-pub struct Channel {
-    handle: Rc<Handle>,
-}
-
-struct Handle {
-    core: Rc<core::Channel>,
-    driver: Rc<Driver>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if self.core.closed().is_none() {
-            // An error means that it is closed already.
-            let _ = self
-                .core
-                .close(reply::SUCCESS, "the last handle was dropped");
-            self.driver.flush();
-        }
-    }
-}
-
-impl Channel {
-    fn core(&self) -> &Rc<core::Channel> {
-        &self.handle.core
-    }
-
-    fn run<T>(&self, op: Op<T>) -> Result<T, Error> {
-        let call = self.core().call(&op.method, op.what, op.expects)?;
-        match self.handle.driver.answer(&call)? {
-            Reply::Method(class) => {
-                Ok((op.read)(*class).expect("the channel checked which answer it is"))
-            }
-            Reply::Got(_) => unreachable!("only basic.get is answered by a message"),
-        }
-    }
-
-    /// Declares an exchange.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`]; [`Error::Invalid`].
-    pub fn exchange_declare(&self, declare: ExchangeDeclare) -> Result<(), Error> {
-        self.run(ops::exchange_declare(&declare)?)
-    }
-
-    /// Declares a queue.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`]; [`Error::Invalid`].
-    pub fn queue_declare(&self, declare: QueueDeclare) -> Result<QueueOk, Error> {
-        self.run(ops::queue_declare(&declare)?)
-    }
-
-    /// Binds a queue to an exchange.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn queue_bind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
-        self.run(ops::queue_bind(
-            queue,
-            exchange,
-            routing_key,
-            FieldTable::default(),
-        )?)
-    }
-
-    /// Drops all messages that are ready in a queue; returns how many.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn queue_purge(&self, queue: &str) -> Result<u32, Error> {
-        self.run(ops::queue_purge(queue)?)
-    }
-
-    /// Deletes a queue; returns how many messages went with it.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn queue_delete(&self, queue: &str, if_unused: bool, if_empty: bool) -> Result<u32, Error> {
-        self.run(ops::queue_delete(queue, if_unused, if_empty)?)
-    }
-
-    /// How many unsettled deliveries a consumer may hold; 0 = no limit.
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub fn qos(&self, prefetch: u16) -> Result<(), Error> {
-        self.run(ops::qos(prefetch))
-    }
-
-    /// From now on the server confirms publishes.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn confirm_select(&self) -> Result<(), Error> {
-        if self.core().has_confirms() {
-            Ok(())
-        } else {
-            self.run(ops::confirm_select())
-        }
-    }
-
-    /// Publishes a message; with [`Channel::confirm_select`] waits until the server has taken responsibility for it,
-    /// else only until it was handed to the system.
-    ///
-    /// # Errors
-    /// [`PublishError`].
-    pub fn publish(&self, message: Publish<'_>) -> Result<(), PublishError> {
-        let (driver, core) = (&self.handle.driver, self.core());
-        let limit = driver.core.options().publish_timeout;
-        let deadline = Instant::now() + limit;
-        let mut room = Room::new(core, &message);
-        match driver.drive(deadline, |waker| room.poll(waker)) {
-            Some(room) => room.map_err(PublishError::Closed)?,
-            None => {
-                return Err(driver
-                    .core
-                    .blocked()
-                    .map_or(PublishError::Deadline(limit), PublishError::Blocked));
-            }
-        }
-        let number = core.publish(&message)?;
-        drop(room);
-        let Some(number) = number else {
-            driver.flush();
-            return Ok(());
-        };
-        let answer = driver.drive(deadline, |waker| core.poll_confirm(number, waker));
-        if matches!(answer, None | Some(Err(PublishError::Closed(_)))) {
-            core.abandon_confirm(number);
-        }
-        answer.unwrap_or(Err(PublishError::Deadline(limit)))
-    }
-
-    /// Takes one message from a queue, if there is one.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn get(&self, queue: &str) -> Result<Option<Delivery>, Error> {
-        let op = ops::get(queue, false)?;
-        let call = self.core().call(&op.method, op.what, op.expects)?;
-        match self.handle.driver.answer(&call)? {
-            Reply::Got(got) => Ok(got.map(|(raw, _left)| self.delivery(raw, false))),
-            Reply::Method(_) => unreachable!("basic.get is answered by get-ok or get-empty"),
-        }
-    }
-
-    fn delivery(&self, raw: core::Raw, no_ack: bool) -> Delivery {
-        let channel = (!no_ack).then(|| self.clone());
-        Delivery {
-            message: raw.message,
-            channel,
-            tag: raw.tag,
-        }
-    }
-
-    /// Starts a consumer.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub fn consume(&self, consume: Consume) -> Result<Consumer, Error> {
-        let (state, call) = self.core().consume(&consume)?;
-        let consumer = Consumer {
-            channel: self.clone(),
-            state,
-        };
-        self.handle.driver.answer(&call)?;
-        Ok(consumer)
-    }
-
-    /// Closes the channel.
-    ///
-    /// # Errors
-    /// The reason, if it was closed before.
-    pub fn close(&self) -> Result<(), Error> {
-        let call = self.core().close(reply::SUCCESS, "Goodbye")?;
-        self.handle.driver.answer(&call).map(drop)
-    }
-}
-
-/// A message and the duty to settle it. Dropped unsettled, it is given back to its queue by the next call.
-pub struct Delivery {
-    /// The message.
-    pub message: Message,
-    /// `None`: nothing to settle (any more).
-    channel: Option<Channel>,
-    tag: u64,
-}
-
-impl Delivery {
-    /// The work is done: the server may forget the message. Leaves with the next call that waits.
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub fn ack(mut self) -> Result<(), Error> {
-        self.settle(Settle::Ack)
-    }
-
-    /// Given back unharmed (`requeue`), or dropped.
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub fn nack(mut self, requeue: bool) -> Result<(), Error> {
-        self.settle(Settle::Nack { requeue })
-    }
-
-    /// The work failed; see the kernel's client.
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub fn reject(mut self, requeue: bool) -> Result<(), Error> {
-        self.settle(Settle::Reject { requeue })
-    }
-
-    fn settle(&mut self, how: Settle) -> Result<(), Error> {
-        self.channel
-            .take()
-            .map_or(Ok(()), |channel| channel.core().settle(self.tag, how))
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        // An error means that the channel is closed: the server gives the message back by itself.
-        let _ = self.settle(Settle::Nack { requeue: true });
-    }
-}
-
-/// A consumer, as an iterator with a patience.
-pub struct Consumer {
-    channel: Channel,
-    state: Rc<ConsumerState>,
-}
-
-impl Consumer {
-    /// Waits up to `patience` for the next delivery. `Ok(None)`: none came, or the consumer was cancelled.
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub fn next(&mut self, patience: Duration) -> Result<Option<Delivery>, Error> {
-        let (channel, state) = (&self.channel, &self.state);
-        let next = channel
-            .handle
-            .driver
-            .drive(Instant::now() + patience, |waker| {
-                if let Some(raw) = channel.core().take_delivery(state) {
-                    return Poll::Ready(Ok(Some(raw)));
-                }
-                match &*state.ended.borrow() {
-                    Some(Ended::Cancelled) => Poll::Ready(Ok(None)),
-                    Some(Ended::Closed(error)) => Poll::Ready(Err(error.clone())),
-                    None => {
-                        state.waiting.borrow_mut().add(waker);
-                        Poll::Pending
-                    }
-                }
-            });
-        Ok(next
-            .transpose()?
-            .flatten()
-            .map(|raw| channel.delivery(raw, state.no_ack)))
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.channel.core().abandon_consumer(&self.state);
     }
 }

@@ -108,11 +108,11 @@ impl Connection {
         wait(|waker| self.handle.core.poll_blocked(seen, waker)).await?
     }
 
-    /// Tells the server a new secret for a login that expires (RabbitMQ's `connection.update-secret`).
+    /// Tells the server a new secret for a login that expires (RabbitMQ's `connection.update-secret`). For users whose
+    /// login does not expire RabbitMQ says yes and does nothing.
     ///
     /// # Errors
-    /// [`Error::NoAnswer`], or the connection's end: RabbitMQ closes it if its login mechanism has no secret to
-    /// update.
+    /// [`Error::NoAnswer`], or the connection's end.
     pub async fn update_secret(&self, secret: &str, why: &str) -> Result<(), Error> {
         let call = self.handle.core.update_secret(secret, why)?;
         answered(&call, self.handle.core.options().answer_timeout)

@@ -11,6 +11,7 @@ mod call;
 mod channel;
 pub(crate) mod confirms;
 mod connection;
+mod frames;
 pub(crate) mod handshake;
 mod inbound;
 pub(crate) mod ledger;

@@ -1,10 +1,10 @@
 //! amqprs on tokio.
 
-use crate::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
 use amqprs::callbacks::ChannelCallback;
 use amqprs::channel::*;
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Nack, Return};
+use bare::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! lapin on tokio: `lapin` pipelined (futures made in bulk, awaited together), `lapin-awaited` one by one.
 
-use crate::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
+use bare::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
 use futures_lite::StreamExt;
 use futures_util::future::try_join_all;
 use lapin::options::*;

@@ -6,15 +6,13 @@
 mod amiquip_peer;
 mod amqprs_peer;
 mod lapin_peer;
-mod measure;
 mod ours;
-mod raw;
 mod sink;
 
 use amqp::blocking;
 use amqp::{QueueDeclare, Uri};
+use bare::measure::Job;
 use common::{Bound, Row, interleave, quick, ratio};
-use measure::Job;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -26,7 +24,7 @@ fn main() {
             let job = Job::from_arguments(&arguments[2..]);
             match library {
                 "ours" => ours::run(job),
-                "raw" => raw::run(job),
+                "raw" => bare::run(job),
                 "lapin" => lapin_peer::run(job, false),
                 "lapin-awaited" => lapin_peer::run(job, true),
                 "amqprs" => amqprs_peer::run(job),
@@ -216,7 +214,7 @@ fn rabbit(url: &str, rounds: usize, scale: usize) {
         queue: queue.clone(),
     };
     let libraries = ["ours", "raw", "lapin", "amqprs", "amiquip"];
-    let compare = |title: &str, unit: &str, run: &dyn Fn(&str) -> f64| {
+    let compare = |rounds: usize, title: &str, unit: &str, run: &dyn Fn(&str) -> f64| {
         let measured = libraries.iter().map(|&library| {
             let each: Box<dyn FnMut() -> f64> = Box::new(move || run(library));
             (library, each)
@@ -235,11 +233,16 @@ fn rabbit(url: &str, rounds: usize, scale: usize) {
     };
 
     let confirm = job("confirm", 30_000 * scale);
-    let rows = compare("publish with confirms", "messages a second", &|library| {
-        let rate = client(library, &confirm).rate;
-        channel.queue_purge(&queue).expect("purged");
-        rate
-    });
+    let rows = compare(
+        rounds,
+        "publish with confirms",
+        "messages a second",
+        &|library| {
+            let rate = client(library, &confirm).rate;
+            channel.queue_purge(&queue).expect("purged");
+            rate
+        },
+    );
     ratio(
         "rabbit-confirm-rate",
         rows[0].median_ratio(&rows[1]),
@@ -251,6 +254,7 @@ fn rabbit(url: &str, rounds: usize, scale: usize) {
     let consume = job("consume-80", 30_000 * scale);
     let preload = job("confirm", consume.count);
     let rows = compare(
+        rounds,
         "consume, ack each, prefetch 80",
         "messages a second",
         &|library| {
@@ -267,9 +271,13 @@ fn rabbit(url: &str, rounds: usize, scale: usize) {
     ahead("rabbit-consume-vs-peers", &rows);
 
     let pingpong = job("pingpong", 3_000 * scale);
-    let rows = compare("ping-pong", "us a round trip, median", &|library| {
-        client(library, &pingpong).cost
-    });
+    // Where the system places two ends that wait for each other differs from run to run more than the clients do.
+    let rows = compare(
+        3 * rounds,
+        "ping-pong",
+        "us a round trip, median",
+        &|library| client(library, &pingpong).cost,
+    );
     ratio(
         "rabbit-pingpong",
         rows[0].median_ratio(&rows[1]),

@@ -1,10 +1,10 @@
 //! The client under test.
 
-use crate::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
 use amqp::client::{
     Channel, ConnectOptions, Connection, Consume, Consumer, ConsumerEvent, Delivery, Publish,
     QueueDeclare,
 };
+use bare::measure::{BATCH, Job, Stopwatch, WINDOW, report_round_trips};
 use std::collections::VecDeque;
 use std::time::Instant;
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::group::{Answers, Group, Ticket};
 use crate::op::{Done, Op};
 use crate::publisher::Publisher;
-use crate::record::{QueueId, state};
+use crate::record::{Head, QueueId, state};
 use crate::subscriber::Subscriber;
 
 /// An open store, from which controls, publishers and subscribers are made.
@@ -202,12 +202,7 @@ impl Environment {
             for entry in trees.entries(txn, queue, from)?.take(max) {
                 let (seq, attempts) = entry?;
                 if let Some((head, body)) = trees.message(txn, seq)? {
-                    messages.push(Message {
-                        seq,
-                        attempts,
-                        sent_ms: head.sent_ms,
-                        body,
-                    });
+                    messages.push(Message::new(seq, attempts, head, body));
                 }
             }
             Ok(messages)
@@ -279,4 +274,15 @@ pub struct Message {
     pub sent_ms: u64,
     /// The bytes sent.
     pub body: Vec<u8>,
+}
+
+impl Message {
+    pub(crate) fn new(seq: u64, attempts: u32, head: Head, body: Vec<u8>) -> Self {
+        Message {
+            seq,
+            attempts,
+            sent_ms: head.sent_ms,
+            body,
+        }
+    }
 }

@@ -132,20 +132,21 @@ impl Subscriber {
     /// If the store cannot be read.
     pub fn front(&self) -> Result<Option<Message>> {
         let engine = self.env.engine();
-        let now_ms = engine.leases.now_ms();
-        let timeout_ms = engine.read(|_, txn| Ok(engine.config(txn)?.limits.hwm.timeout_ms()))?;
-        let mut from = 0;
-        loop {
-            let Some(message) = self.env.peek(self.queue, from, 1)?.pop() else {
-                return Ok(None);
-            };
-            let expired =
-                message.sent_ms.saturating_add(timeout_ms) <= now_ms && !self.queue.is_dead();
-            if !expired && !engine.leases.is_taken(self.queue, message.seq)? {
-                return Ok(Some(message));
+        engine.read(|trees, txn| {
+            let timeout_ms = engine.config(txn)?.limits.hwm.timeout_ms();
+            let now_ms = engine.leases.now_ms();
+            for entry in trees.entries(txn, self.queue, 0)? {
+                let (seq, attempts) = entry?;
+                let alive = trees
+                    .head(txn, seq)?
+                    .is_some_and(|head| self.queue.is_dead() || head.deadline(timeout_ms) > now_ms);
+                if alive && !engine.leases.is_taken(self.queue, seq)? {
+                    let message = trees.message(txn, seq)?;
+                    return Ok(message.map(|(head, body)| Message::new(seq, attempts, head, body)));
+                }
             }
-            from = message.seq + 1;
-        }
+            Ok(None)
+        })
     }
 
     fn wait(&self, max: usize, newest: bool, timeout: Duration) -> Result<Vec<Taken>> {

@@ -87,6 +87,24 @@ fn the_front_is_shown_without_being_taken() {
     one.ack().unwrap();
 }
 
+/// The front looked at the store's timeout only, and showed what no receiver would get.
+#[test]
+fn a_message_with_a_time_of_its_own_is_gone_when_that_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    let brief = SendOptions {
+        time_to_live: Some(NOW),
+        ..SendOptions::default()
+    };
+    let publisher = env.new_publisher().unwrap();
+    publisher.send_with("gone", brief).unwrap();
+    publisher.send("stays").unwrap();
+    let sub = env.new_subscriber("sub").unwrap();
+    assert_eq!(sub.front().unwrap().unwrap().body, b"stays");
+    assert_eq!(drain(&env, "sub"), ["stays"]);
+    assert_eq!(env.new_control().stat().unwrap().messages, 0);
+}
+
 #[test]
 fn receiving_from_an_empty_queue_gives_none_when_the_time_is_over() {
     let dir = tempfile::tempdir().unwrap();

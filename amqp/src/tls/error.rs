@@ -73,7 +73,7 @@ impl fmt::Display for TlsError {
 impl std::error::Error for TlsError {}
 
 impl From<TlsError> for std::io::Error {
-    /// So that it passes through where only the system's errors are expected; see [`TlsError::in_io`].
+    /// So that it passes through where only the system's errors are expected; see `TlsError::in_io`.
     fn from(error: TlsError) -> Self {
         std::io::Error::new(std::io::ErrorKind::InvalidData, error)
     }

@@ -1,6 +1,6 @@
 //! The same queue for tasks of the kernel: nothing here blocks the thread that runs them.
 //!
-//! Commits are the store thread's work ([`Environment::submit`]); looks into the queue go to a
+//! Commits are the store thread's work ([`Environment::submit`](crate::Environment::submit)); looks into the queue go to a
 //! thread of the kernel's pool; waiting costs no thread: one listener for each environment hears
 //! the bell and wakes the tasks concerned.
 //!

@@ -51,6 +51,11 @@ impl<T> Places<T> {
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
         self.items.iter()
     }
+
+    /// As [`iter`](Places::iter).
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        self.items.iter_mut()
+    }
 }
 
 impl<T> Index<u32> for Places<T> {

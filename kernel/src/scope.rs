@@ -38,6 +38,8 @@ pub(crate) struct Scope {
     delivered: bool,
     /// The time for cleaning up after the expiry is over too.
     overdue: bool,
+    /// How many open scopes stand directly inside.
+    children: u32,
     pub(crate) verdict: Option<Verdict>,
 }
 
@@ -69,6 +71,9 @@ impl Scopes {
     #[inline]
     pub(crate) fn open(&mut self, parent: u32, task: Task, shield: bool) -> u32 {
         self.shields += u32::from(shield);
+        if parent != NONE {
+            self.places[parent].children += 1;
+        }
         self.places.put(Scope {
             parent,
             task: Some(task),
@@ -77,6 +82,7 @@ impl Scopes {
             expired: false,
             delivered: false,
             overdue: false,
+            children: 0,
             verdict: None,
         })
     }
@@ -93,9 +99,26 @@ impl Scopes {
             self.undelivered -= 1;
         }
         self.shields -= u32::from(scope.shield);
-        let closed = (scope.task.take(), scope.timer, scope.parent);
+        let (parent, children) = (scope.parent, scope.children);
+        let closed = (scope.task.take(), scope.timer, parent);
+        if children > 0 {
+            self.move_out(id, parent);
+        }
+        if parent != NONE {
+            self.places[parent].children += children;
+            self.places[parent].children -= 1;
+        }
         self.places.give_back(id);
         closed
+    }
+
+    /// A scope that outlives the one in which it was opened stands in the one around that from now
+    /// on: the number will be another's.
+    #[cold]
+    fn move_out(&mut self, of: u32, to: u32) {
+        let open = self.places.iter_mut().filter(|scope| scope.task.is_some());
+        open.filter(|scope| scope.parent == of)
+            .for_each(|scope| scope.parent = to);
     }
 
     pub(crate) fn is_shield(&self, id: u32) -> bool {
@@ -140,13 +163,14 @@ impl Scopes {
 
     /// True if a shield is open somewhere below this scope.
     fn shelters_a_shield(&self, id: u32) -> bool {
+        let open_shield = |scope: &&Scope| scope.shield && scope.task.is_some();
         self.shields > 0
-            && self.places.iter().any(|scope| {
-                let mut above = scope.parent;
+            && self.places.iter().filter(open_shield).any(|shield| {
+                let mut above = shield.parent;
                 while above != NONE && above != id {
                     above = self.places[above].parent;
                 }
-                scope.shield && scope.task.is_some() && above == id
+                above == id
             })
     }
 

@@ -394,3 +394,31 @@ fn a_cancellation_switches_the_timeouts_around_it_off() {
         }
     });
 }
+
+/// A timeout that was begun inside another and outlives it must not take whatever gets the other's
+/// number for its own surroundings.
+#[test]
+fn a_timeout_outlives_the_one_it_was_begun_in() {
+    virtual_run(async {
+        let start = now();
+        let mut long = Box::pin(timeout_after(SECOND * 60, async {
+            let told = sleep(SECOND * 9).await;
+            assert_eq!(told, Err(Error::TimeoutCancellation));
+            sleep(SECOND * 200).await
+        }));
+        let short = timeout_after(SECOND, &mut long).await;
+        assert_eq!(
+            (short, now() - start),
+            (Err(Error::TaskTimeout), SECOND * 6)
+        );
+        let (other, long) = futures::join!(
+            timeout_after(SECOND, std::future::pending::<Result<(), Error>>()),
+            long
+        );
+        assert_eq!(other, Err(Error::TaskTimeout));
+        assert_eq!(
+            (long, now() - start),
+            (Err(Error::TaskTimeout), SECOND * 60)
+        );
+    });
+}

@@ -139,5 +139,6 @@ fn nothing_confirmed_is_lost_with_a_killed_node() {
 #[test]
 #[ignore = "needs RabbitMQ: tests/run --long"]
 fn long_nothing_confirmed_is_lost_in_a_row_of_restarts() {
-    outlive(20);
+    let rounds = std::env::var("AMQP_NODE_ROUNDS");
+    outlive(rounds.map_or(20, |text| text.parse().expect("a number")));
 }

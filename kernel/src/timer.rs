@@ -79,11 +79,14 @@ impl<P: Copy> Timers<P> {
     pub(crate) fn arm(&mut self, deadline: Instant, payload: P) -> TimerKey {
         let deadline_ns = self.ns(deadline);
         self.armed += 1;
+        let slot = self.place(deadline_ns);
+        let position = self.slots[slot].len() as u32;
         let key = self.places.put(Place {
-            slot: 0,
-            position: 0,
+            slot: slot as u32,
+            position,
         });
-        self.put(Entry {
+        self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
+        self.slots[slot].push(Entry {
             deadline_ns,
             order: self.armed,
             key,
@@ -105,11 +108,14 @@ impl<P: Copy> Timers<P> {
         let Place { slot, position } = self.places[key.0];
         self.places.give_back(key.0);
         let entries = &mut self.slots[slot as usize];
-        entries.swap_remove(position as usize);
-        match entries.get(position as usize) {
-            Some(moved) => self.places[moved.key].position = position,
-            None if entries.is_empty() => self.vacate(slot as usize),
-            None => {}
+        if position as usize + 1 == entries.len() {
+            entries.truncate(position as usize);
+        } else {
+            entries.swap_remove(position as usize);
+            self.places[entries[position as usize].key].position = position;
+        }
+        if entries.is_empty() {
+            self.vacate(slot as usize);
         }
     }
 
@@ -250,8 +256,7 @@ impl<P: Copy> Timers<P> {
         (LEVELS - 1) * SLOTS + slot as usize
     }
 
-    /// Puts an entry where it belongs now.
-    #[inline]
+    /// Puts an entry of a higher level where it belongs now.
     fn put(&mut self, entry: Entry<P>) {
         let slot = self.place(entry.deadline_ns);
         let entries = &mut self.slots[slot];

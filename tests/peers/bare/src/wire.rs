@@ -5,6 +5,7 @@ use amqp::codec::{Frame, Method, encode, parse_frame};
 use amqp::protocol::{AMQPClass, FieldTable, basic, channel, connection, queue};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 const FRAME_MAX: u32 = 131_072;
 
@@ -57,6 +58,9 @@ impl Wire {
     pub(crate) fn connect(job: &Job) -> Wire {
         let stream = TcpStream::connect((job.host.as_str(), job.port)).expect("connects");
         stream.set_nodelay(true).expect("nodelay");
+        // A server that falls silent fails the run instead of holding it up for ever.
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).expect("a timeout");
         let mut wire = Wire {
             stream,
             input: vec![0; 2 * FRAME_MAX as usize],

@@ -132,7 +132,11 @@ pub(crate) fn check() -> Result<(), Error> {
 pub(crate) async fn breathe() -> Result<(), Error> {
     match Core::current_ref(|core| core.spend()) {
         true => check(),
-        false => Yield::new().await,
+        false => {
+            Yield::new().await?;
+            Core::current_ref(|core| core.spend()); // the operation that goes on now
+            Ok(())
+        }
     }
 }
 

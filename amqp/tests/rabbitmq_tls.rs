@@ -7,7 +7,10 @@ use amqp::{ConnectOptions, Error, TlsError, Uri, blocking};
 use std::sync::{Arc, Mutex, Weak};
 use support::certificates::Authority;
 use support::node::Node;
-use support::on_kernel;
+use support::on_kernel_for;
+
+/// Only a hang reaches it.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(240);
 
 /// A node with TLS, and those who sign. All tests that run at the same time share one.
 struct Site {
@@ -37,7 +40,9 @@ fn site() -> Arc<Site> {
 
 impl Site {
     fn options(&self, parameters: &str) -> ConnectOptions {
-        Uri::parse(&format!("{}?{parameters}", self.url)).unwrap()
+        // A handshake is some work for a busy machine.
+        let url = format!("{}?connection_timeout=60000&{parameters}", self.url);
+        Uri::parse(&url).unwrap()
     }
 
     /// As one who knows the authority.
@@ -74,7 +79,7 @@ fn tls_error(error: Error) -> TlsError {
 fn messages_of_any_size_pass_through_tls() {
     let site = site();
     let options = site.trusting("");
-    on_kernel(async move {
+    on_kernel_for(LIMIT, async move {
         let connection = Connection::open(options.clone()).await.unwrap();
         let channel = connection.channel().await.unwrap();
         let declare = QueueDeclare::new("").exclusive();
@@ -112,7 +117,7 @@ fn a_client_certificate_logs_in() {
     let (nobody, nobody_key) = site.authority.sign("nobody", "nobody", &[], |_| {});
     let stranger = Authority::new("stranger");
     let (other, other_key) = stranger.sign("guest", "guest", &[], |_| {});
-    on_kernel(async move {
+    on_kernel_for(LIMIT, async move {
         let external = |certificate: &str, key: &str| {
             site.trusting(&format!(
                 "auth_mechanism=external&certfile={certificate}&keyfile={key}"
@@ -134,7 +139,7 @@ fn a_client_certificate_logs_in() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn a_server_has_to_be_who_it_says() {
     let site = site();
-    on_kernel(async move {
+    on_kernel_for(LIMIT, async move {
         // The system's authorities do not include the test's.
         let error = tls_error(fails(site.options("")).await);
         assert_eq!(error, TlsError::UnknownIssuer);
@@ -171,7 +176,7 @@ fn a_server_has_to_be_who_it_says() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn plain_and_tls_are_told_apart() {
     let site = site();
-    on_kernel(async move {
+    on_kernel_for(LIMIT, async move {
         let plain_port = Uri::parse(&site.node.url()).unwrap().port;
         let error = fails(ConnectOptions {
             port: plain_port,
@@ -208,7 +213,7 @@ fn plain_and_tls_are_told_apart() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn a_session_over_tls_comes_back() {
     let site = site();
-    on_kernel(async move {
+    on_kernel_for(LIMIT, async move {
         let topology = Topology::new().queue(QueueDeclare::new("").exclusive());
         let mut session = Session::new(site.trusting(""), topology);
         let first = session.connect().await.unwrap();

@@ -48,6 +48,15 @@ fn lines_go_in_and_come_out_in_order() {
 }
 
 #[test]
+fn sending_to_nobody_is_said() {
+    let dir = scratch("queue-nobody");
+    ok(&dir, &["init", "q"], b"");
+    let sent = queue(&dir, &["send", "q", "lost"], b"");
+    assert!(sent.status.success());
+    assert!(String::from_utf8_lossy(&sent.stderr).contains("nobody is registered"));
+}
+
+#[test]
 fn bodies_with_anything_in_them_pass_by_length_or_nul() {
     let dir = scratch("queue-framing");
     ok(&dir, &["init", "q", "-s", "a"], b"");

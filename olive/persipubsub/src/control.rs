@@ -1,6 +1,7 @@
 //! [`Control`]: initialises, maintains, and shows.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -331,6 +332,8 @@ impl Control {
             .write(true)
             .read(true)
             .create_new(true)
+            // As LMDB's own: messages are nobody else's to read.
+            .mode(0o600)
             .open(target);
         let mut file = file.map_err(|error| at(error.into()))?;
         let env = &self.env.engine().env;
@@ -359,6 +362,10 @@ impl Control {
                 std::fs::remove_file(&copy)?;
             }
             env.new_control().compact_to(&copy)?;
+            // The copy has no page to spare, and a disk that is full by then would not let it be drained.
+            let spare = File::options().write(true).open(&copy)?;
+            env.engine().space.hold_reserve_in(&spare)?;
+            spare.sync_all()?;
             // Nobody else can have it open while we hold the claim, and LMDB needs nothing of the old
             // file to close it.
             std::fs::rename(&copy, env.path().join("data.mdb"))?;

@@ -35,8 +35,7 @@ pub struct Deployment {
     high_water_mark: Mark,
     #[serde(default)]
     strategy: Strategy,
-    #[serde(default)]
-    max_attempts: u32,
+    max_attempts: Option<u32>,
     #[serde(default)]
     lmdb: Lmdb,
     #[serde(default)]
@@ -106,9 +105,6 @@ impl Deployment {
         if deployment.high_water_mark.max_messages == Some(0) {
             return bad("high_water_mark.max_messages must be at least 1");
         }
-        if deployment.lmdb.max_readers == Some(0) {
-            return bad("lmdb.max_readers must be at least 1");
-        }
         if deployment
             .subscribers
             .iter()
@@ -127,6 +123,8 @@ impl Deployment {
         {
             return bad("a time must be a number of seconds, 0 or more");
         }
+        let sizes = deployment.options().check();
+        sizes.map_err(|error| format!("lmdb.{error}"))?;
         Ok(deployment)
     }
 
@@ -144,7 +142,7 @@ impl Deployment {
             max_messages: mark.max_messages.unwrap_or(default.max_messages),
             max_bytes: mark.max_bytes.unwrap_or(default.max_bytes),
         };
-        let (strategy, max_attempts) = (self.strategy, self.max_attempts);
+        let (strategy, max_attempts) = (self.strategy, self.max_attempts.unwrap_or(0));
         Setup {
             subscribers: self.subscribers.clone(),
             high_water_mark,
@@ -173,7 +171,13 @@ impl Deployment {
     /// As [`Environment::open`] and [`Control::reinitialize`](crate::Control::reinitialize).
     pub fn deploy(&self) -> Result<Environment> {
         let env = Environment::create(&self.path, self.options())?;
-        env.new_control().reinitialize(&self.setup())?;
+        let control = env.new_control();
+        control.reinitialize(&self.setup())?;
+        if let Some(max_attempts) = self.max_attempts {
+            for name in &self.subscribers {
+                control.set_max_attempts(name, max_attempts)?;
+            }
+        }
         Ok(env)
     }
 }
@@ -248,6 +252,14 @@ mod tests {
             (
                 r#"{"path": "q", "lmdb": {"max_readers": 0}}"#,
                 "max_readers",
+            ),
+            (
+                r#"{"path": "q", "lmdb": {"max_readers": 4294967295}}"#,
+                "lmdb.max_readers",
+            ),
+            (
+                r#"{"path": "q", "lmdb": {"map_size": 18446744073709551615}}"#,
+                "lmdb.map_size",
             ),
         ] {
             let error = Deployment::parse(text).unwrap_err().to_string();

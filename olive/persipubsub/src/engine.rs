@@ -41,12 +41,13 @@ pub const MAP_SIZE: usize = 32 << 30;
 /// How to open a store. The defaults are the original's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Address space, and the most the file can grow to, in bytes; at least 1 MiB, and rounded up to
-    /// whole pages.
+    /// Address space, and the most the file can grow to, in bytes; at least 1 MiB, at most 128 TiB, and
+    /// rounded up to whole pages.
     /// `None`, the default: what the store was created with, and [`MAP_SIZE`] for a new one. The file
     /// is sparse and only grows as needed.
     pub map_size: Option<usize>,
-    /// How many read transactions may be open at once, over all processes. Default 1,024, at least 1.
+    /// How many read transactions may be open at once, over all processes. Default 1,024, at least 1,
+    /// at most 65,536.
     /// Fixed by whoever opens the store first.
     pub max_readers: u32,
     /// What a power cut may take. Default [`Durability::Sync`]. Holds for this process's commits.
@@ -62,6 +63,28 @@ impl Default for Options {
         }
     }
 }
+
+impl Options {
+    /// Refuses sizes that cannot be, saying which. Each reader costs room on the disk, so a number that
+    /// nobody can mean would fill it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !(1..=READERS_MAX).contains(&self.max_readers) {
+            return Err(format!("max_readers must be 1 to {READERS_MAX}"));
+        }
+        match self.map_size {
+            Some(size) if size > MAP_SIZE_MAX => {
+                Err(format!("map_size must be at most {MAP_SIZE_MAX}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The most read transactions at once: a lock file of 4 MiB.
+const READERS_MAX: u32 = 1 << 16;
+
+/// The greatest map, in bytes: what a process can address, 128 TiB.
+const MAP_SIZE_MAX: usize = 1 << 47;
 
 /// Bytes of the file `locks`; the owners' come after them.
 const OPENING: u32 = 0;
@@ -116,9 +139,7 @@ impl Drop for Registered {
 
 impl Engine {
     pub(crate) fn open(path: &Path, options: Options) -> Result<Self> {
-        if options.max_readers == 0 {
-            return Err(Error::Config("max_readers must be at least 1".to_owned()));
-        }
+        options.check().map_err(Error::Config)?;
         let whole = path.canonicalize().and_then(|whole| match whole.is_dir() {
             true => Ok(whole),
             false => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
@@ -143,6 +164,7 @@ impl Engine {
         sys::reserve(&path.join("lock.mdb"), readers)?;
         sys::reserve(&path.join("data.mdb"), NEW_FILE)?;
         let env = open_env(path, options)?;
+        complete(path, &env)?;
         let swept = env.clear_stale_readers()?;
         if swept > 0 {
             log::info!(
@@ -396,6 +418,25 @@ fn open_env(path: &Path, options: Options) -> Result<Env<WithoutTls>> {
     // use after a fork, and the file is only ever changed through LMDB (or extended by `Space`,
     // under LMDB's write lock, beyond what LMDB uses).
     Ok(unsafe { open.flags(flags).open(path)? })
+}
+
+/// Makes up for a data file that was cut short: reading past its end would end the process
+/// (`SIGBUS`), while LMDB answers with an error when it meets an empty page. Never shrinks the file.
+fn complete(path: &Path, env: &Env<WithoutTls>) -> Result<()> {
+    let file = env.try_clone_inner_file()?;
+    let pages = env.info().last_page_number as u64 + 1;
+    let (len, used) = (
+        file.metadata()?.len(),
+        pages * u64::from(env.stat().page_size),
+    );
+    if len < used {
+        log::warn!(
+            "persipubsub: {}/data.mdb has {len} bytes of {used}: was it cut short?",
+            path.display()
+        );
+        sys::allocate(&file, used)?;
+    }
+    Ok(())
 }
 
 /// The directory of what ends with the machine's run; those of earlier runs are removed.

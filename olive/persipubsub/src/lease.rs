@@ -354,6 +354,15 @@ impl Leases {
         settled.extend(seqs.iter().map(|seq| (queue, *seq)));
     }
 
+    /// Removes the leases of settled messages now instead of with the next transaction.
+    pub(crate) fn forget(&self) -> Result<()> {
+        let mut txn = self.env.write_txn()?;
+        match self.forget_settled(&mut txn)? {
+            true => commit(txn),
+            false => Ok(()),
+        }
+    }
+
     /// Ends the leases of holders that have died. Answers whether there were any.
     pub(crate) fn reap(
         &self,

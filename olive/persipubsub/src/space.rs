@@ -42,6 +42,12 @@ impl Space {
         (self.map_pages / 16).clamp(64, 1024)
     }
 
+    /// The same for a file that is about to take this one's place: the reserve comes after its end.
+    pub(crate) fn hold_reserve_in(&self, file: &File) -> Result<()> {
+        let len = file.metadata()?.len() + self.reserve() * self.page;
+        Ok(sys::allocate(file, len.min(self.map_pages * self.page))?)
+    }
+
     /// Has the disk keep what every store needs to be drained; asked before one is made.
     pub(crate) fn hold_reserve(&self) -> Result<()> {
         match self.allocate(self.reserve())? {

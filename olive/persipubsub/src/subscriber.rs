@@ -225,6 +225,10 @@ impl Subscriber {
             let gone = [&look.expired, &look.passed, &look.spent];
             gone.into_iter()
                 .for_each(|seqs| self.env.engine().leases.settled(queue, seqs));
+            // Revived by another process, it would otherwise still have no attempt left.
+            if !look.spent.is_empty() {
+                self.env.engine().leases.forget()?;
+            }
         }
         Ok(any)
     }

@@ -181,8 +181,11 @@ impl Bell {
     }
 
     fn ring_slot(&self, slot: &Slot) {
+        // In this order: whoever prepares in between sleeps on the old number, so not at all. The other
+        // way round it would sleep on the new one with nobody knowing.
+        let asleep = slot.asleep.swap(0, Ordering::SeqCst) != 0;
         slot.changes.fetch_add(1, Ordering::SeqCst);
-        if slot.asleep.swap(0, Ordering::SeqCst) != 0 {
+        if asleep {
             let futex = &raw const slot.changes;
             // SAFETY: FUTEX_WAKE only uses the address.
             unsafe { libc::syscall(libc::SYS_futex, futex, libc::FUTEX_WAKE, i32::MAX) };

@@ -164,6 +164,31 @@ fn a_full_disk_is_refused_drained_and_used_again() {
     env.new_publisher().unwrap().send("used again").unwrap();
 }
 
+/// A compact copy has no free page, and once had none to come: on a disk that was full by then,
+/// nothing could be received or cleared any more.
+#[test]
+fn a_compacted_store_on_a_full_disk_is_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "32m") else {
+        return println!("skipped: mounting a small disk needs to be root");
+    };
+    let path = dir.path().join("queue");
+    std::fs::create_dir(&path).unwrap();
+    let env = store(&path, &["sub"]);
+    let publisher = env.new_publisher().unwrap();
+    publisher.send_many(vec!["kept"; 20_000]).unwrap();
+    drop((publisher, env));
+    persipubsub::Control::compact(&path, persipubsub::Options::default()).unwrap();
+    let mut filler = std::fs::File::create(dir.path().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+    let env = Environment::open(&path).unwrap();
+    let sub = env.new_subscriber("sub").unwrap();
+    for _ in 0..50 {
+        sub.receive(Duration::ZERO).unwrap().unwrap().ack().unwrap();
+    }
+    assert_eq!(drain(&env, "sub").len(), 19_950);
+}
+
 /// LMDB writes its table of readers through a map, and so do we the bell: on a disk without room that
 /// is a SIGBUS, which ends the process. And half of a new file, once written, was refused for ever.
 #[test]
@@ -205,4 +230,46 @@ fn a_disk_without_room_for_a_new_store_is_an_error_and_not_the_end() {
         std::fs::remove_dir_all(&path).unwrap();
     }
     assert!(made.iter().all(|count| *count > 3), "{made:?}");
+}
+
+/// Neither fills the disk with LMDB's table of readers, nor overflows.
+#[test]
+fn sizes_that_cannot_be_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (usual, max_readers) = (persipubsub::Options::default(), u32::MAX);
+    let map_size = Some(usize::MAX);
+    for options in [
+        persipubsub::Options {
+            max_readers,
+            ..usual
+        },
+        persipubsub::Options { map_size, ..usual },
+    ] {
+        let refused = Environment::open_with(dir.path(), options);
+        assert!(matches!(refused, Err(Error::Config(_))));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Reading past the end of a file that is mapped ends the process (`SIGBUS`).
+#[test]
+fn a_data_file_that_was_cut_short_does_not_end_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    let publisher = env.new_publisher().unwrap();
+    publisher.send_many(vec![vec![b'x'; 5_000]; 500]).unwrap();
+    drop((publisher, env));
+    let data = std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("data.mdb"))
+        .unwrap();
+    data.set_len(1 << 20).unwrap();
+    // What is left of it is anybody's guess; an answer is all that counts.
+    let look = || {
+        let env = Environment::open(dir.path())?;
+        env.new_subscriber("sub")?
+            .receive_batch(500, Duration::ZERO)?
+            .ack()
+    };
+    _ = look();
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use persipubsub::{
@@ -103,6 +104,34 @@ fn a_message_with_a_time_of_its_own_is_gone_when_that_is_over() {
     assert_eq!(sub.front().unwrap().unwrap().body, b"stays");
     assert_eq!(drain(&env, "sub"), ["stays"]);
     assert_eq!(env.new_control().stat().unwrap().messages, 0);
+}
+
+/// The one who buried a message holds another one while it is revived elsewhere: the attempts must
+/// not be remembered.
+#[test]
+fn a_dead_letter_revived_by_another_process_has_its_attempts_again() {
+    const ROLE: &str = "a_dead_letter_revived_by_another_process_has_its_attempts_again";
+    if support::is_role(ROLE) {
+        let env = open(support::variable("DIR").as_ref(), 64 << 20);
+        assert_eq!(env.new_control().revive_dead_letters("sub").unwrap(), 1);
+        println!("\nreceived {:?}", drain(&env, "sub"));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let env = store(dir.path(), &["sub"]);
+    env.new_control().set_max_attempts("sub", 1).unwrap();
+    env.new_publisher()
+        .unwrap()
+        .send_many(["one", "two"])
+        .unwrap();
+    let sub = env.new_subscriber("sub").unwrap();
+    drop(sub.receive(NOW).unwrap());
+    let two = sub.receive(NOW).unwrap().unwrap();
+    assert_eq!(two.body(), b"two");
+    let child = support::again(ROLE, &[("DIR", dir.path().to_str().unwrap())]);
+    let output = child.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("received [\"one\"]"));
+    two.ack().unwrap();
 }
 
 #[test]
@@ -414,7 +443,10 @@ fn compacting_shrinks_the_file_and_keeps_the_messages() {
     drop((publisher, sub, env));
     Control::compact(dir.path(), options).unwrap();
     let env = open(dir.path(), 64 << 20);
-    assert!(env.new_control().stat().unwrap().file_bytes < before / 10);
+    // The reserve for draining is all it has beside its messages.
+    assert!(env.new_control().stat().unwrap().file_bytes < before / 2);
+    let mode = std::fs::metadata(dir.path().join("data.mdb")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     env.new_publisher().unwrap().send("new").unwrap();
     assert_eq!(drain(&env, "sub"), ["kept", "new"]);
 }
@@ -463,11 +495,13 @@ fn a_deployment_file_makes_the_store_and_brings_it_in_line() {
     drop(env);
     std::fs::write(
         &file,
-        r#"{"path": "queue", "subscribers": ["a", "b"], "strategy": "reject"}"#,
+        r#"{"path": "queue", "subscribers": ["a", "b"], "strategy": "reject", "max_attempts": 3}"#,
     )
     .unwrap();
     let env = Deployment::load(&file).unwrap().deploy().unwrap();
     assert_eq!(env.new_control().subscribers().unwrap(), ["a", "b"]);
+    let stat = env.new_control().stat().unwrap();
+    assert!(stat.subscribers.iter().all(|one| one.max_attempts == 3));
     assert_eq!(drain(&env, "a"), ["x"]);
 }
 

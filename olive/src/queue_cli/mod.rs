@@ -118,7 +118,14 @@ fn init(args: Init) -> Outcome {
 }
 
 fn send(args: Send) -> Outcome {
-    let publisher = open(&args.path)?.new_publisher()?;
+    let env = open(&args.path)?;
+    let publisher = env.new_publisher()?;
+    if env.new_control().subscribers()?.is_empty() {
+        say(format_args!(
+            "{}: nobody is registered, so what is sent is forgotten at once",
+            args.path.display()
+        ));
+    }
     if !args.messages.is_empty() {
         publisher.send_many(args.messages.into_iter().map(OsString::into_vec))?;
         return Ok(());

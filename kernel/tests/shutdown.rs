@@ -90,11 +90,13 @@ fn a_daemon_serves_the_others_to_their_end_and_is_not_mentioned() {
     let (served, serving) = (order.clone(), order.clone());
     let lines = logged(async move {
         let (to, from) = kernel::sync::mailbox::<&str>();
+        let open = to.clone(); // the daemon is not to end because nobody can send any more
         spawn(async move {
             while let Ok(Some(said)) = from.recv().await {
                 served.borrow_mut().push(said);
             }
             served.borrow_mut().push("daemon ends");
+            drop(open);
         })
         .daemon();
         spawn(async move {
@@ -102,7 +104,6 @@ fn a_daemon_serves_the_others_to_their_end_and_is_not_mentioned() {
             to.send("goodbye").unwrap();
             yield_now().await.unwrap();
             serving.borrow_mut().push("task ends");
-            std::mem::forget(to); // the daemon is not to end because nobody can send any more
         })
         .name("straggler");
         yield_now().await.unwrap();

@@ -18,7 +18,7 @@ use crate::record::{Head, QueueId};
 use crate::space::Space;
 use crate::sys::{self, Bell, ByteLocks, lock};
 use crate::trees::Trees;
-use crate::tx::Tx;
+use crate::tx::{Soonest, Tx};
 
 /// What a power cut may take. Whatever is chosen, a killed *process* loses nothing that was
 /// answered, and breaks nothing.
@@ -108,6 +108,8 @@ pub(crate) struct Engine {
     trees: OnceLock<Trees>,
     opening: Mutex<()>,
     config: Mutex<Arc<Config>>,
+    /// As of our last commit.
+    soonest: Mutex<Option<Soonest>>,
     commits: AtomicU64,
     locks: Arc<ByteLocks>,
     pub(crate) path: PathBuf,
@@ -201,6 +203,7 @@ impl Engine {
             trees,
             opening: Mutex::default(),
             config: Mutex::default(),
+            soonest: Mutex::default(),
             commits: AtomicU64::new(1),
             locks,
             path: path.to_owned(),
@@ -251,7 +254,7 @@ impl Engine {
         }
         self.space.hold_reserve()?;
         let trees = Trees::create(&self.env, &mut txn)?;
-        let mut tx = Tx::begin(trees, txn, &Arc::default(), self.leases.now_ms())?;
+        let mut tx = Tx::begin(trees, txn, &Arc::default(), None, self.leases.now_ms())?;
         for op in ops {
             tx.apply(op)?;
         }
@@ -303,7 +306,9 @@ impl Engine {
         }
         let trees = *self.trees()?;
         let cached = lock(&self.config).clone();
-        let mut tx = Tx::begin(trees, self.env.write_txn()?, &cached, self.leases.now_ms())?;
+        let txn = self.env.write_txn()?;
+        let soonest = *lock(&self.soonest);
+        let mut tx = Tx::begin(trees, txn, &cached, soonest, self.leases.now_ms())?;
         let mut pages = 0;
         for op in ops {
             let result = match self.admit((&trees, &tx), op, &mut pages) {
@@ -317,11 +322,12 @@ impl Engine {
             };
             results.push(result);
         }
-        let (config, rung) = tx.commit()?;
-        if config.version != cached.version {
-            *lock(&self.config) = config;
+        let done = tx.commit()?;
+        if done.config.version != cached.version {
+            *lock(&self.config) = done.config;
         }
-        rung.iter().for_each(|queue| self.bell.ring(queue.0));
+        *lock(&self.soonest) = done.soonest;
+        done.rung.iter().for_each(|queue| self.bell.ring(queue.0));
         Ok(())
     }
 

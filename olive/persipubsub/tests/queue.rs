@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use persipubsub::{
     Backlog, Control, Deployment, Error, HighWaterMark, Options, SendOptions, Setup, Strategy,
 };
-use support::{bodies, drain, limits, open, store};
+use support::{bodies, drain, limits, open, store, until};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -399,6 +399,31 @@ fn autosync_commits_each_message_on_its_own() {
     assert!(bodies(&env, "sub").is_empty());
     assert!(publisher.autosync(true).send_many(["1", "2", "3"]).is_err());
     assert_eq!(bodies(&env, "sub"), ["1", "2"]);
+}
+
+/// A refusal remembers when the next message expires; those that came after it count too.
+#[test]
+fn a_full_store_has_room_again_as_soon_as_something_expires() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = open(dir.path(), 16 << 20);
+    env.new_control()
+        .initialize(&limits(2, Strategy::Reject))
+        .unwrap();
+    let publisher = env.new_publisher().unwrap();
+    publisher.send_many(["1", "2"]).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(publisher.send("3"), Err(Error::Full(_))));
+    }
+    let sub = env.new_subscriber("sub").unwrap();
+    sub.receive(NOW).unwrap().unwrap().ack().unwrap();
+    let short = SendOptions {
+        time_to_live: Some(Duration::from_millis(200)),
+        ..SendOptions::default()
+    };
+    publisher.send_with("4", short).unwrap();
+    until("the short one to expire", || publisher.send("5").is_ok());
+    assert!(matches!(publisher.send("6"), Err(Error::Full(_))));
+    assert_eq!(bodies(&env, "sub"), ["2", "5"]);
 }
 
 #[test]

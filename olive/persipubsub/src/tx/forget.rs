@@ -1,6 +1,6 @@
 //! Forgetting: what has expired, and whole ranges.
 
-use super::Tx;
+use super::{Soonest, Tx};
 use crate::error::Result;
 use crate::record::{Count, Head, QueueId, be64, entry_key, entry_seq, span};
 
@@ -23,18 +23,44 @@ impl Tx<'_> {
     pub(super) fn expire_all(&mut self) -> Result<u64> {
         let timeout_ms = self.config.limits.hwm.timeout_ms();
         let mut expired = Vec::new();
+        let mut deadline_ms = u64::MAX;
         for entry in self.trees.messages.iter(&self.txn)? {
             let (key, value) = entry?;
-            if Head::decode(value).deadline(timeout_ms) <= self.now_ms {
-                expired.push(be64(key));
+            match Head::decode(value).deadline(timeout_ms) {
+                deadline if deadline <= self.now_ms => expired.push(be64(key)),
+                deadline => deadline_ms = deadline_ms.min(deadline),
             }
         }
+        self.soonest = Some(Soonest {
+            next_seq: self.global.next_seq,
+            timeout_ms,
+            deadline_ms,
+        });
         let before = self.global.messages;
         let queues: Vec<QueueId> = self.config.queues.iter().map(|queue| queue.id).collect();
         for queue in queues {
             self.ack(queue, &expired)?;
         }
         Ok(before - self.global.messages)
+    }
+
+    /// Whether something may have expired, as far as one can tell without looking.
+    pub(super) fn may_have_expired(&self) -> bool {
+        self.soonest.is_none_or(|soonest| {
+            soonest.next_seq != self.global.next_seq
+                || soonest.timeout_ms != self.config.limits.hwm.timeout_ms()
+                || soonest.deadline_ms <= self.now_ms
+        })
+    }
+
+    /// Takes note of new messages, from `first` on, all with this deadline.
+    pub(super) fn note_deadline(&mut self, first: u64, deadline_ms: u64) {
+        if let Some(soonest) = &mut self.soonest
+            && soonest.next_seq == first
+        {
+            soonest.next_seq = self.global.next_seq;
+            soonest.deadline_ms = soonest.deadline_ms.min(deadline_ms);
+        }
     }
 
     pub(super) fn clear(&mut self, queue: QueueId) -> Result<u64> {

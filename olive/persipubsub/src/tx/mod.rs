@@ -41,6 +41,27 @@ pub(crate) struct Tx<'e> {
     /// Counters of the queues touched so far, by id.
     counts: Vec<(QueueId, Count)>,
     now_ms: u64,
+    soonest: Option<Soonest>,
+    /// Queues that got something to deliver.
+    pub(crate) rung: Vec<QueueId>,
+}
+
+/// Nothing expires before this moment: what a search through all messages found, so that a store
+/// that stays full is not searched at every refusal.
+///
+/// It holds for the messages with sequences below `next_seq`, as long as nobody changes the
+/// timeout. Messages that go away do not make it wrong, only early.
+#[derive(Clone, Copy)]
+pub(crate) struct Soonest {
+    next_seq: u64,
+    timeout_ms: u64,
+    deadline_ms: u64,
+}
+
+/// What a transaction leaves behind once it is committed.
+pub(crate) struct Committed {
+    pub(crate) config: Arc<Config>,
+    pub(crate) soonest: Option<Soonest>,
     /// Queues that got something to deliver.
     pub(crate) rung: Vec<QueueId>,
 }
@@ -51,6 +72,7 @@ impl<'e> Tx<'e> {
         trees: Trees,
         txn: RwTxn<'e>,
         cached: &Arc<Config>,
+        soonest: Option<Soonest>,
         now_ms: u64,
     ) -> Result<Self> {
         let global = trees.global(&txn)?;
@@ -67,6 +89,7 @@ impl<'e> Tx<'e> {
             config_changed: false,
             counts,
             now_ms,
+            soonest,
             rung,
         })
     }
@@ -80,7 +103,7 @@ impl<'e> Tx<'e> {
     }
 
     /// Writes the counters back and commits.
-    pub(crate) fn commit(mut self) -> Result<(Arc<Config>, Vec<QueueId>)> {
+    pub(crate) fn commit(mut self) -> Result<Committed> {
         if self.config_changed {
             self.global.config_version += 1;
             self.config = Arc::new(self.trees.config(&self.txn, self.global.config_version)?);
@@ -90,7 +113,11 @@ impl<'e> Tx<'e> {
         }
         self.put(self.trees.state, state::GLOBAL, &self.global.encode())?;
         self.txn.commit()?;
-        Ok((self.config, self.rung))
+        Ok(Committed {
+            config: self.config,
+            soonest: self.soonest,
+            rung: self.rung,
+        })
     }
 
     pub(crate) fn apply(&mut self, op: &Op) -> Result<Done> {

@@ -66,7 +66,7 @@ impl Tx<'_> {
             _ if global.bytes.saturating_add(bytes) > hwm.max_bytes => Some(Resource::Bytes),
             _ => None,
         };
-        if over(&self.global).is_some() {
+        if over(&self.global).is_some() && self.may_have_expired() {
             self.expire_all()?;
         }
         over(&self.global).map_or(Ok(()), |what| Err(Error::Full(what)))
@@ -121,16 +121,17 @@ impl Tx<'_> {
         let expires_ms = publish
             .ttl_ms
             .map_or(NEVER, |ttl| self.now_ms.saturating_add(ttl));
+        let mut head = Head {
+            refs: queues.len() as u32,
+            len: 0,
+            sent_ms: self.now_ms,
+            expires_ms,
+        };
         let mut record = Vec::with_capacity(Head::LEN + 64);
         let mut bytes = 0;
         for (seq, body) in (first..).zip(bodies) {
             let len = body.len() as u32;
-            let head = Head {
-                refs: queues.len() as u32,
-                len,
-                sent_ms: self.now_ms,
-                expires_ms,
-            };
+            head.len = len;
             record.clear();
             record.extend_from_slice(&head.encode());
             match head.is_inline() {
@@ -149,6 +150,8 @@ impl Tx<'_> {
         self.global.next_seq = seqs.end;
         self.global.messages += bodies.len() as u64;
         self.global.bytes += bytes;
+        let timeout_ms = self.config.limits.hwm.timeout_ms();
+        self.note_deadline(first, head.deadline(timeout_ms));
         Ok(())
     }
 

@@ -120,7 +120,8 @@ pub fn wall_seconds(work: impl FnOnce()) -> f64 {
     before.elapsed().as_secs_f64()
 }
 
-fn process_cpu() -> f64 {
+/// User and system CPU seconds of this process (all threads) until now.
+pub fn process_cpu() -> f64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

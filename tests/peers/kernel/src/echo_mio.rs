@@ -32,7 +32,7 @@ pub fn echo(rounds: usize) -> f64 {
     server.set_nodelay(true).expect("a socket");
     let mut events = Events::with_capacity(1024);
     let (message, mut buf, mut done) = ([7u8; 64], [0u8; 64], 0);
-    let before = crate::runtimes::cpu_now();
+    let before = common::process_cpu();
     client.write_all(&message).expect("room");
     while done < rounds {
         poll.poll(&mut events, None).expect("polls");
@@ -53,5 +53,5 @@ pub fn echo(rounds: usize) -> f64 {
             }
         }
     }
-    (crate::runtimes::cpu_now() - before) * 1e6 / rounds as f64
+    (common::process_cpu() - before) * 1e6 / rounds as f64
 }

@@ -257,7 +257,8 @@ macro_rules! timed_rows {
                     let mut armed = 0;
                     for _ in 0..count {
                         let limit = std::time::Duration::from_secs(30);
-                        let mut guarded = std::pin::pin!(timeout(limit, std::future::pending::<()>()));
+                        let mut guarded =
+                            std::pin::pin!(timeout(limit, std::future::pending::<()>()));
                         armed += std::future::poll_fn(|cx| {
                             let polled = std::future::Future::poll(guarded.as_mut(), cx);
                             std::task::Poll::Ready(usize::from(polled.is_pending()))
@@ -286,7 +287,7 @@ macro_rules! timed_rows {
                 for _ in 0..connections {
                     clients.push(connect(address).await);
                 }
-                let before = crate::runtimes::cpu_now();
+                let before = common::process_cpu();
                 let handles: Vec<_> = clients
                     .into_iter()
                     .map(|client| spawn(drive(client, rounds)))
@@ -294,7 +295,7 @@ macro_rules! timed_rows {
                 for handle in handles {
                     assert_eq!(join(handle).await, rounds);
                 }
-                crate::runtimes::cpu_now() - before
+                common::process_cpu() - before
             });
             seconds * 1e6 / (connections * rounds) as f64
         }
@@ -338,34 +339,6 @@ macro_rules! timed_rows {
                 assert!(sum > 0);
             });
             seconds * 1e6 / count as f64
-        }
-    };
-}
-
-/// `serve` and `drive` for runtimes with tokio-like `read`, `write_all` and `read_exact`.
-macro_rules! echo_by_reference {
-    ($stream:ty) => {
-        async fn serve(#[allow(unused_mut)] mut stream: $stream) {
-            let mut buf = [0u8; 64];
-            loop {
-                match stream.read(&mut buf).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(n) => stream.write_all(&buf[..n]).await.expect("the client reads"),
-                }
-            }
-        }
-
-        async fn drive(#[allow(unused_mut)] mut stream: $stream, rounds: usize) -> usize {
-            let (message, mut buf) = ([7u8; 64], [0u8; 64]);
-            for _ in 0..rounds {
-                stream.write_all(&message).await.expect("the server reads");
-                stream
-                    .read_exact(&mut buf)
-                    .await
-                    .expect("the server writes");
-            }
-            assert_eq!(message, buf);
-            rounds
         }
     };
 }

@@ -9,13 +9,14 @@ use std::{
 use crate::{
     kernel::Core,
     outside::{Note, Shared},
+    trap::{BellKey, Trap, ask},
     wait::NONE,
 };
 
 /// Index and serial number of a bell.
 pub(crate) type BellId = (u32, u32);
 
-/// Something any thread may ring, and one task waits for ([`Trap::Bell`](crate::Trap)).
+/// Something any thread may ring, and one task waits for ([`Trap::Bell`]).
 ///
 /// Ringing is remembered until it is waited for; ringing twice is ringing once. It is how a pool
 /// of threads, or anything else outside, hands results to tasks without the kernel knowing it:
@@ -65,7 +66,12 @@ impl Bell {
     /// # Errors
     /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
     pub async fn wait(&self) -> Result<(), crate::Error> {
-        crate::trap::ask(crate::Trap::Bell(self.id.0)).await
+        ask(Trap::Bell(self.key())).await
+    }
+
+    /// What to ask for in a [`Trap::Bell`].
+    pub fn key(&self) -> BellKey {
+        BellKey(self.id.0)
     }
 }
 

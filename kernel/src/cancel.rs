@@ -3,13 +3,12 @@
 //! Both come as errors at a trap: to the waits that are pending now, else to the next trap. A
 //! cancellation knows the task, a timeout the scope; a shield on the way stops either.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     cell::Task,
     error::Error,
     kernel::{Core, Due},
-    scope::after,
     task::Cancellation,
     wait::{NONE, WaitId},
 };
@@ -162,8 +161,7 @@ impl Core {
     pub(crate) fn open_scope(&self, deadline: Option<Instant>) -> u32 {
         let task = self.current_task();
         if deadline.is_none() {
-            let shields = &task.record.make_rare().shields;
-            shields.set(shields.get() + 1);
+            open_shield(&task);
         }
         let mut scopes = self.scopes.borrow_mut();
         let id = scopes.open(self.scope.get(), task, deadline.is_none());
@@ -172,6 +170,33 @@ impl Core {
             scopes.set_timer(id, timer);
         }
         id
+    }
+
+    /// A scope is polled: if it was opened elsewhere (its future was moved into another timeout, or
+    /// into another task), it stands here from now on.
+    #[inline]
+    pub(crate) fn adopt_scope(&self, id: u32) {
+        let (scopes, current) = (self.scopes.borrow(), self.current.borrow());
+        let task = current.as_ref().expect("a scope is polled in a task");
+        if !scopes.stands_in(id, self.scope.get(), task) {
+            let task = task.clone();
+            drop((scopes, current));
+            self.relocate_scope(id, task);
+        }
+    }
+
+    #[cold]
+    fn relocate_scope(&self, id: u32, task: Task) {
+        let mut scopes = self.scopes.borrow_mut();
+        let shield = scopes.is_shield(id);
+        if shield {
+            open_shield(&task);
+        }
+        let before = scopes.relocate(id, self.scope.get(), task);
+        drop(scopes);
+        if let (true, Some(before)) = (shield, before) {
+            self.close_shield(&before);
+        }
     }
 
     pub(crate) fn close_scope(&self, id: u32) {
@@ -207,4 +232,15 @@ impl Core {
             self.dying.borrow_mut().push(task.clone());
         }
     }
+}
+
+fn open_shield(task: &Task) {
+    let shields = &task.record.make_rare().shields;
+    shields.set(shields.get() + 1);
+}
+
+/// `now + duration`; beyond what the clock can name, about a hundred years will do.
+pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration)
+        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
 }

@@ -30,6 +30,7 @@ impl Clock {
 /// by. A kernel on a manual clock never sleeps for a timer: when every task waits and nothing
 /// else can happen, it jumps the clock to the next deadline ([`ManualClock::new`]) or, with
 /// [`ManualClock::paused`], waits until [`advance`](ManualClock::advance) is called by a task.
+/// At the end of a run both move on, so that what is left gets its time to clean up, and no more.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     base: Instant,

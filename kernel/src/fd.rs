@@ -5,11 +5,9 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
-use mio::{Interest, Registry, Token, event::Source, unix::SourceFd};
-
 use crate::{
     io::{Io, byte_stream_methods, byte_stream_traits},
-    reactor::{READ, WRITE},
+    trap::{Direction, READ, WRITE},
 };
 
 /// A descriptor that the kernel watches; what it wraps is dropped with it.
@@ -97,8 +95,8 @@ impl<T: AsRawFd> AsyncFd<T> {
         self.wait_now(WRITE).await
     }
 
-    async fn wait_now(&self, direction: usize) -> io::Result<()> {
-        self.io.rearm(&mut SourceFd(&self.as_raw_fd()), direction)?;
+    async fn wait_now(&self, direction: Direction) -> io::Result<()> {
+        self.io.rearm(direction)?;
         Ok(self.io.ready(direction).await?)
     }
 
@@ -122,37 +120,13 @@ impl<T: AsRawFd> AsRawFd for AsyncFd<T> {
 
 byte_stream_traits!(AsyncFd<T>, [T: AsRawFd], this => shutdown_write(this.as_raw_fd()));
 
-/// A descriptor as mio and `std::io` want to see it.
+/// A descriptor as `std::io` wants to see it.
 #[derive(Debug)]
 struct Raw<T>(T);
 
 impl<T: AsRawFd> AsRawFd for Raw<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-impl<T: AsRawFd> Source for Raw<T> {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).deregister(registry)
     }
 }
 

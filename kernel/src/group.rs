@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::{
-    WaitQueue,
+    JoinHandle, TaskId, WaitQueue,
     error::{Error, JoinError},
-    task::{JoinHandle, TaskId, spawn_at},
+    spawn,
     time::shield,
     trap::{Trap, ask, check},
     with::With,
@@ -146,7 +146,7 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
             shared: self.shared.clone(),
         };
         let task = With::new(future, report); // reports after the future, with all it holds, is gone
-        let handle = spawn_at(task, std::panic::Location::caller());
+        let handle = spawn(task);
         let id = handle.id();
         self.running.insert(number, handle);
         id

@@ -3,9 +3,8 @@
 use std::{collections::VecDeque, fmt, marker::PhantomData, rc::Rc, sync::Arc};
 
 use crate::{
-    Bell,
+    Bell, Ringer,
     across::{Mutex, MutexGuard},
-    bell::Ringer,
     error::Error,
 };
 

@@ -49,7 +49,7 @@
 //! | looking on from outside | [`Builder::monitor`], [`Observer`], [`Builder::slow_step`] |
 //! | guests that poll: `futures-io`, hyper | `adapt`, with the feature of that name |
 //! | tests | [`ManualClock`], [`sim::Sim`], [`sim::pipe`], [`sim::cancel_everywhere`] |
-//! | primitives of one's own | [`ask`], [`Trap`], [`WaitQueue`] |
+//! | primitives, timeouts, streams of one's own | [`trap`], the one door: everything above is built from what is in it |
 //!
 //! # Errors, and what to do with them
 //!
@@ -77,7 +77,7 @@
 //!
 //! # Reading the source
 //!
-//! `trap.rs` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
+//! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
 //! `task.rs`, `table.rs`, `ready.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
@@ -124,7 +124,7 @@ mod table;
 mod task;
 mod time;
 mod timer;
-mod trap;
+pub mod trap;
 mod turn;
 mod wait;
 mod waker;
@@ -145,9 +145,9 @@ pub use remote::{Remote, Submitted, remote};
 pub use shutdown::at_shutdown;
 pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{
-    foreign, ignore_after, now, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
+    foreign, ignore_after, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
 };
-pub use trap::{Ask, Registered, Trap, Yield, ask};
+pub use trap::{Ask, Registered, Trap, Yield, ask, now};
 pub use wait::WaitQueue;
 pub use watch::{Observed, Observer, TaskAccount};
 pub use workers::run_in_thread;

@@ -9,11 +9,12 @@
 use std::{
     cell::{Cell, RefCell},
     io,
+    os::fd::RawFd,
     rc::Rc,
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Registry, Token, event};
+use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
 use slab::Slab;
 
 use crate::{
@@ -25,12 +26,16 @@ use crate::{
 pub(crate) const READ: usize = 0;
 pub(crate) const WRITE: usize = 1;
 
+/// What every source is registered for.
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 /// The token of the cross-thread waker.
 const WAKE: Token = Token(usize::MAX);
 
 /// What is remembered of one registered descriptor. Shared by its stream and the reactor.
 #[derive(Debug)]
 pub(crate) struct Source {
+    fd: RawFd,
     pub(crate) token: usize,
     ready: [Cell<bool>; 2],
     closed: [Cell<bool>; 2],
@@ -96,19 +101,16 @@ impl Reactor {
     /// Registers a source for both directions. `ready` is what to assume until the first event:
     /// true costs one system call that may say `WouldBlock`, false may not be used where no
     /// event would come.
-    pub(crate) fn register(
-        &self,
-        io: &mut impl event::Source,
-        interest: Interest,
-        ready: bool,
-    ) -> io::Result<Rc<Source>> {
+    pub(crate) fn register(&self, fd: RawFd, ready: bool) -> io::Result<Rc<Source>> {
         let serial = self.registrations.get().wrapping_add(1) & 0x7fff_ffff;
         self.registrations.set(serial);
         let mut sources = self.sources.borrow_mut();
         let entry = sources.vacant_entry();
         let token = entry.key() | (serial as usize) << 32;
-        self.registry.register(io, Token(token), interest)?;
+        self.registry
+            .register(&mut SourceFd(&fd), Token(token), BOTH)?;
         let source = Rc::new(Source {
+            fd,
             token,
             ready: [Cell::new(ready), Cell::new(ready)],
             closed: Default::default(),
@@ -120,13 +122,9 @@ impl Reactor {
 
     /// Asks for a fresh event if the source is ready now: level-triggered meaning, for one system
     /// call a wait. For descriptors whose reading we do not see.
-    pub(crate) fn rearm(
-        &self,
-        io: &mut impl event::Source,
-        source: &Source,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.registry.reregister(io, Token(source.token), interest)
+    pub(crate) fn rearm(&self, source: &Source) -> io::Result<()> {
+        let mut descriptor = SourceFd(&source.fd);
+        (self.registry).reregister(&mut descriptor, Token(source.token), BOTH)
     }
 
     /// Forgets a source. Closing its descriptor takes it out of epoll.
@@ -139,8 +137,8 @@ impl Reactor {
     }
 
     /// Takes a source out of epoll, for descriptors that live on elsewhere.
-    pub(crate) fn deregister(&self, io: &mut impl event::Source) -> io::Result<()> {
-        self.registry.deregister(io)
+    pub(crate) fn deregister(&self, source: &Source) -> io::Result<()> {
+        self.registry.deregister(&mut SourceFd(&source.fd))
     }
 
     /// Waits for events, remembers the readiness, and collects the waits it answers.

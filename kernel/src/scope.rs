@@ -6,27 +6,12 @@
 //! only the waits below it. Scopes form a tree through `parent`, and a walk from a wait to the
 //! root meets, in this order, every timeout that has a say in it, until a shield ends the walk.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, task::Waker};
 
-use crate::{
-    cell::Task, error::Error, kernel::Core, places::Places, timer::TimerKey, wait::NONE, with::With,
-};
-
-/// Whose deadline ended what stood in a scope, once one did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Mine,
-    Outer,
-}
+use crate::{cell::Task, error::Error, places::Places, timer::TimerKey, trap::Verdict, wait::NONE};
 
 /// One timeout or shield.
-pub(crate) struct Scope {
+struct Scope {
     parent: u32,
     /// None once it is closed.
     task: Option<Task>,
@@ -40,7 +25,7 @@ pub(crate) struct Scope {
     overdue: bool,
     /// How many open scopes stand directly inside.
     children: u32,
-    pub(crate) verdict: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 /// All open scopes of a kernel.
@@ -112,6 +97,26 @@ impl Scopes {
         closed
     }
 
+    /// True if the scope stands where it is polled now.
+    #[inline]
+    pub(crate) fn stands_in(&self, id: u32, parent: u32, task: &Task) -> bool {
+        let scope = &self.places[id];
+        scope.parent == parent && scope.task.as_ref().is_some_and(|own| own.is(task))
+    }
+
+    /// Puts a scope, with all that stands in it, into another one and another task; gives the task in
+    /// which it stood.
+    pub(crate) fn relocate(&mut self, id: u32, parent: u32, task: Task) -> Option<Task> {
+        let before = std::mem::replace(&mut self.places[id].parent, parent);
+        if before != NONE {
+            self.places[before].children -= 1;
+        }
+        if parent != NONE {
+            self.places[parent].children += 1;
+        }
+        self.places[id].task.replace(task)
+    }
+
     /// A scope that outlives the one in which it was opened stands in the one around that from now
     /// on: the number will be another's.
     #[cold]
@@ -175,7 +180,7 @@ impl Scopes {
     }
 
     /// Gives up the future of a scope: whose deadline it was, if nothing holds it off.
-    fn give_up(&mut self, id: u32) -> Option<Verdict> {
+    pub(crate) fn give_up(&mut self, id: u32) -> Option<Verdict> {
         if !self.may_be_given_up(id) || self.shelters_a_shield(id) {
             return None;
         }
@@ -183,6 +188,10 @@ impl Scopes {
             self.settle(id);
         }
         Some(self.verdict(id).unwrap_or(Verdict::Mine))
+    }
+
+    pub(crate) fn set_waker(&mut self, id: u32, waker: Waker) {
+        self.wakers.insert(id, waker);
     }
 
     /// Takes out the waker with which to have the scope's future polled, if it is not the task's.
@@ -269,153 +278,5 @@ impl Scopes {
             }
             id = scope.parent;
         }
-    }
-}
-
-/// An open scope; closes when dropped.
-pub(crate) struct OpenScope {
-    id: u32,
-    run: u32,
-}
-
-impl OpenScope {
-    /// Opens a scope inside the current one, with a deadline or as a shield.
-    #[inline]
-    fn open(core: &Core, limit: Limit) -> OpenScope {
-        let deadline = match limit {
-            Limit::After(duration) => Some(after(core.clock.now(), duration)),
-            Limit::At(instant) => Some(instant),
-            Limit::Shield => None,
-        };
-        OpenScope {
-            id: core.open_scope(deadline),
-            run: core.run_number(),
-        }
-    }
-
-    /// The future is pending: is it to be given up? If not, notes who polls it, so that it can be
-    /// polled when it is.
-    #[inline]
-    fn give_up(&self, core: &Core, waker: &Waker) -> Option<Verdict> {
-        if !core.is_own_waker(waker) {
-            self.note_waker(core, waker);
-        }
-        core.scopes.borrow_mut().give_up(self.id)
-    }
-
-    /// Clones and drops wakers, which may run foreign code, where nothing is borrowed.
-    #[cold]
-    fn note_waker(&self, core: &Core, waker: &Waker) {
-        let known = core.scopes.borrow_mut().take_waker(self.id);
-        let noted = match known {
-            Some(known) if known.will_wake(waker) => known,
-            _ => waker.clone(),
-        };
-        core.scopes.borrow_mut().wakers.insert(self.id, noted);
-    }
-}
-
-impl Drop for OpenScope {
-    fn drop(&mut self) {
-        Core::with_current(|core| {
-            if core.run_number() == self.run {
-                core.close_scope(self.id);
-            }
-        });
-    }
-}
-
-/// `now + duration`; beyond what the clock can name, about a hundred years will do.
-pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
-    now.checked_add(duration)
-        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
-}
-
-/// Makes a scope the current one until dropped, also by a panic.
-struct Inside<'a> {
-    core: &'a Core,
-    before: u32,
-}
-
-impl Inside<'_> {
-    fn enter(core: &Core, scope: u32) -> Inside<'_> {
-        let before = core.scope.replace(scope);
-        Inside { core, before }
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.core.scope.set(self.before);
-    }
-}
-
-/// What a scope is opened for, at the first poll.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Limit {
-    After(Duration),
-    At(Instant),
-    Shield,
-}
-
-/// Beside the future of a [`Scoped`]: its scope, once opened, and `judge`, which makes the result
-/// of whose deadline ended the future, if one did, and of what it came back with, unless it was
-/// given up.
-pub(crate) struct Around<J> {
-    limit: Limit,
-    scope: Option<OpenScope>,
-    judge: J,
-}
-
-/// A future that is polled inside a scope of its own. (`With` drops the future, with all its
-/// waits, before the scope.)
-pub(crate) type Scoped<F, J> = With<F, Around<J>>;
-
-pub(crate) fn scoped<F, J, T>(future: F, limit: Limit, judge: J) -> Scoped<F, J>
-where
-    F: Future,
-    J: Fn(Option<Verdict>, Option<F::Output>) -> T,
-{
-    let scope = None;
-    With::new(
-        future,
-        Around {
-            limit,
-            scope,
-            judge,
-        },
-    )
-}
-
-impl<F, J, T> Future for Scoped<F, J>
-where
-    F: Future,
-    J: Fn(Option<Verdict>, Option<F::Output>) -> T,
-{
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let (future, around) = self.split();
-        let (verdict, output) = std::task::ready!(Core::current_ref(|core| {
-            let scope = around
-                .scope
-                .get_or_insert_with(|| OpenScope::open(core, around.limit));
-            let polled = {
-                let _inside = Inside::enter(core, scope.id);
-                future.poll(cx)
-            };
-            match polled {
-                Poll::Ready(output) => {
-                    let verdict = core.scopes.borrow().verdict(scope.id);
-                    Poll::Ready((verdict, Some(output)))
-                }
-                Poll::Pending => match scope.give_up(core, cx.waker()) {
-                    None => Poll::Pending,
-                    verdict => Poll::Ready((verdict, None)),
-                },
-            }
-        }));
-        around.scope = None; // closed: its deadline is over before anyone goes on
-        Poll::Ready((around.judge)(verdict, output))
     }
 }

@@ -11,7 +11,11 @@ use std::{
 
 use signal_hook::{SigId, flag, low_level};
 
-use crate::{error::Error, io::Io, reactor::READ};
+use crate::{
+    error::Error,
+    io::Io,
+    trap::{READ, breathe},
+};
 
 /// Signals of the process that are caught while this lives.
 ///
@@ -30,7 +34,7 @@ use crate::{error::Error, io::Io, reactor::READ};
 /// ```
 #[derive(Debug)]
 pub struct Signals {
-    io: Io<mio::net::UnixStream>,
+    io: Io<StdUnixStream>,
     caught: Vec<(i32, Arc<AtomicBool>)>,
     ids: Vec<SigId>,
 }
@@ -50,7 +54,7 @@ impl Signals {
         read.set_nonblocking(true)?;
         write.set_nonblocking(true)?;
         let mut all = Signals {
-            io: Io::stream(mio::net::UnixStream::from_std(read))?,
+            io: Io::new(read, true)?,
             caught: Vec::new(),
             ids: Vec::new(),
         };
@@ -73,7 +77,7 @@ impl Signals {
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn next(&mut self) -> Result<i32, Error> {
-        crate::trap::breathe().await?;
+        breathe().await?;
         loop {
             self.empty_pipe();
             let caught = self

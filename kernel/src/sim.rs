@@ -16,9 +16,8 @@ use std::{
 use crate::{
     Kernel, ManualClock, WaitQueue,
     io::{Read, Write},
-    ps,
+    ps, spawn,
     sync::Event,
-    task::spawn,
     time::{sleep, yield_now},
     trap::Trap,
 };

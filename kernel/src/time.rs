@@ -10,19 +10,9 @@ use std::{
 use crate::{
     WaitQueue,
     error::{Error, Told, look_into},
-    kernel::Core,
-    scope::{Limit, Verdict, after, scoped},
-    trap::{Ask, Trap, Yield, ask},
+    trap::{Ask, Ended, Scope, Trap, Verdict, Yield, after, ask},
     with::With,
 };
-
-/// The time on the kernel's clock.
-///
-/// # Panics
-/// Outside a running kernel.
-pub fn now() -> Instant {
-    Core::current_ref(|core| core.clock.now())
-}
 
 /// Sleeps for this long. Not shorter, and usually less than a millisecond longer.
 ///
@@ -32,7 +22,7 @@ pub fn now() -> Instant {
 /// # Errors
 /// Cancellation and timeouts.
 pub async fn sleep(duration: Duration) -> Result<(), Error> {
-    ask(Trap::Sleep(after(now(), duration))).await
+    ask(Trap::Sleep(after(duration))).await
 }
 
 /// Sleeps until this moment on the kernel's clock; one that has passed lets others run first.
@@ -101,7 +91,7 @@ pub fn timeout_after<T, E>(
 where
     E: From<Error> + 'static,
 {
-    scoped(future, Limit::After(duration), judge)
+    scoped(future, Limit::After(duration), Ended::judge)
 }
 
 /// As [`timeout_after`], with a moment on the kernel's clock; one that has passed gives the future
@@ -113,7 +103,7 @@ pub fn timeout_at<T, E>(
 where
     E: From<Error> + 'static,
 {
-    scoped(future, Limit::At(deadline), judge)
+    scoped(future, Limit::At(deadline), Ended::judge)
 }
 
 /// As [`timeout_after`], but its own expiry is no error: it gives `Ok(None)`.
@@ -124,14 +114,16 @@ pub fn ignore_after<T, E>(
 where
     E: From<Error> + 'static,
 {
-    scoped(
-        future,
-        Limit::After(duration),
-        |verdict, result| match judge(verdict, result) {
-            Err(e) if verdict == Some(Verdict::Mine) && is_timeout(&e) => Ok(None),
+    scoped(future, Limit::After(duration), |ended| {
+        let mine = matches!(
+            ended,
+            Ended::Value(_, Some(Verdict::Mine)) | Ended::GivenUp(Verdict::Mine)
+        );
+        match ended.judge() {
+            Err(e) if mine && is_timeout(&e) => Ok(None),
             other => other.map(Some),
-        },
-    )
+        }
+    })
 }
 
 /// Runs `future` where no cancellation and no timeout from outside reaches it; both are delivered
@@ -143,8 +135,9 @@ where
 /// # Cancellation
 /// Put off until its end. Dropping it (as the loser of a `select!`, say) drops what is inside.
 pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    scoped(future, Limit::Shield, |_, output| {
-        output.expect("a shield has no deadline, so nothing is given up for it")
+    scoped(future, Limit::Shield, |ended| match ended {
+        Ended::Value(value, _) => value,
+        Ended::GivenUp(_) => unreachable!("nothing below a shield is given up"),
     })
 }
 
@@ -185,32 +178,85 @@ fn is_timeout<E: 'static>(error: &E) -> bool {
     }
 }
 
-/// What an error means to the timeout it has reached: whose was it? Without a result, the future
-/// was given up.
-fn judge<T, E>(verdict: Option<Verdict>, result: Option<Result<T, E>>) -> Result<T, E>
+impl<T, E: From<Error> + 'static> Ended<Result<T, E>> {
+    /// What a timeout comes back with: an error that was a timeout's becomes that of the three which
+    /// it is here; see [`timeout_after`].
+    ///
+    /// # Errors
+    /// The future's, renamed if it was a timeout's; or the timeout, if the future was given up.
+    pub fn judge(self) -> Result<T, E> {
+        let (error, verdict) = match self {
+            Ended::GivenUp(whose) => return Err(whose.error().into()),
+            Ended::Value(Err(error), verdict) => (error, verdict),
+            Ended::Value(Ok(value), verdict) => {
+                if verdict.is_some() {
+                    log::debug!(
+                        "kernel: a timeout passed, but what stood under it ended well all the same"
+                    );
+                }
+                return Ok(value);
+            }
+        };
+        Err(match (look_into(&error), verdict) {
+            (Told::Ours(e), Some(whose)) if e.is_timeout() => whose.error().into(),
+            (Told::Opaque, Some(whose)) => whose.error().into(),
+            (Told::Ours(Error::TaskTimeout), None) => Error::UncaughtTimeout.into(),
+            _ => error,
+        })
+    }
+}
+
+/// What a scope is opened for, at the first poll.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    After(Duration),
+    At(Instant),
+    Shield,
+}
+
+/// Beside the future of a [`Scoped`]: its scope, once opened, and `judge`, which makes the result of
+/// how the future ended.
+struct Around<J> {
+    limit: Limit,
+    scope: Option<Scope>,
+    judge: J,
+}
+
+/// A future that is polled inside a scope of its own. (`With` drops the future, with all its
+/// waits, before the scope.)
+type Scoped<F, J> = With<F, Around<J>>;
+
+fn scoped<F, J, T>(future: F, limit: Limit, judge: J) -> Scoped<F, J>
 where
-    E: From<Error> + 'static,
+    F: Future,
+    J: Fn(Ended<F::Output>) -> T,
 {
-    let error = match (result, verdict) {
-        (None, Some(Verdict::Outer)) => return Err(Error::TimeoutCancellation.into()),
-        (None, _) => return Err(Error::TaskTimeout.into()),
-        (Some(Err(error)), _) => error,
-        (Some(Ok(value)), None) => return Ok(value),
-        (Some(Ok(value)), Some(_)) => {
-            log::debug!(
-                "kernel: a timeout passed, but what stood under it ended well all the same"
-            );
-            return Ok(value);
-        }
+    let around = Around {
+        limit,
+        scope: None,
+        judge,
     };
-    Err(match (look_into(&error), verdict) {
-        (Told::Ours(e), Some(Verdict::Mine)) if e.is_timeout() => E::from(Error::TaskTimeout),
-        (Told::Ours(e), Some(Verdict::Outer)) if e.is_timeout() => {
-            E::from(Error::TimeoutCancellation)
-        }
-        (Told::Ours(Error::TaskTimeout), None) => E::from(Error::UncaughtTimeout),
-        (Told::Opaque, Some(Verdict::Mine)) => E::from(Error::TaskTimeout),
-        (Told::Opaque, Some(Verdict::Outer)) => E::from(Error::TimeoutCancellation),
-        _ => error,
-    })
+    With::new(future, around)
+}
+
+impl<F, J, T> Future for Scoped<F, J>
+where
+    F: Future,
+    J: Fn(Ended<F::Output>) -> T,
+{
+    type Output = T;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let (future, around) = self.split();
+        let limit = around.limit;
+        let scope = around.scope.get_or_insert_with(|| match limit {
+            Limit::After(duration) => Scope::after(duration),
+            Limit::At(deadline) => Scope::at(deadline),
+            Limit::Shield => Scope::shield(),
+        });
+        let ended = std::task::ready!(scope.poll(future, cx));
+        around.scope = None; // closed: its deadline is over before anyone goes on
+        Poll::Ready((around.judge)(ended))
+    }
 }

@@ -1,17 +1,42 @@
-//! The only door between tasks and the kernel.
+//! The only door between tasks and the kernel: all that a task can ask for.
 //!
-//! A task asks for something by a [`Trap`]. [`ask`] makes the one leaf future there is: at its
-//! first poll it puts the trap in front of the kernel and returns `Pending`; the kernel's loop
-//! reads it after the poll, acts, and some time later answers; at its next poll the future finds
-//! the answer. Sleeping, reading a socket, waiting for a lock are all `ask` with another trap.
+//! What has to wait is a [`Trap`]. [`ask`] makes the one leaf future there is: at its first poll it
+//! puts the trap in front of the kernel and returns `Pending`; the kernel's loop reads it after the
+//! poll, acts, and some time later answers; at its next poll the future finds the answer. What
+//! can be answered at once is a function, and the task goes on.
 //!
-//! Tasks know nothing of the kernel behind the door, so anybody can build a primitive: `sync/`
-//! uses only what is public here.
+//! Tasks know nothing of the kernel behind the door. Timeouts, `sync`, `net` and `io` use only what
+//! is public here, and a test holds them to it; so anybody can build such things.
+//!
+//! | Curio's trap | here | answered |
+//! |---|---|---|
+//! | `_sleep` | [`Trap::Sleep`] | when the moment has come |
+//! | `_read_wait`, `_write_wait` | [`Trap::Readable`], [`Trap::Writable`] of a [`Registered`] | when it is ready |
+//! | `_io_release` | [`Registered::release`], [`Registered::forget`] | at once; ends the waits with [`Error::Closed`] |
+//! | `_io_waiting` | [`ps`](crate::ps()) | at once |
+//! | `_scheduler_wait` | [`Trap::Wait`] in a [`WaitQueue`] | when it is woken |
+//! | `_scheduler_wake` | [`WaitQueue::wake`], [`WaitQueue::fail`] | at once |
+//! | `_future_wait` | [`Trap::Bell`] of a [`Bell`](crate::Bell) | when a thread rings it |
+//! | (a join is a wait in the task's own line) | [`Trap::Join`] | when the task has ended |
+//! | `_spawn` | [`spawn`](crate::spawn) | at once |
+//! | `_cancel_task` | [`cancel`](crate::cancel) | at once, or when the task has ended: the asker chooses |
+//! | `_get_current` | [`current_task`](crate::current_task) | at once |
+//! | `_set_timeout` | [`Scope::after`], [`Scope::at`] | at once |
+//! | `_unset_timeout` | dropping the [`Scope`] | at once |
+//! | (a flag of the task) | [`Scope::shield`] | at once |
+//! | `_clock` | [`now`], [`after`] | at once |
+//! | (`_sleep(0)`) | [`Yield`] | when all that are ready have run |
+//! | `_get_kernel` | [`handle`](crate::handle()), [`is_running`] | at once |
+//! | - | [`check`], [`breathe`], [`may_go_on`], [`spend`] | at once: is anything due to me; have I done much without waiting? |
+//! | - | [`hold_clock`] | at once |
+
+mod at_once;
+mod scope;
+mod source;
 
 use std::{
     future::Future,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -19,13 +44,19 @@ use std::{
 use crate::{
     error::Error,
     kernel::Core,
-    reactor::Source,
     task::TaskId,
     turn::Left,
     wait::{Answer, WaitId, WaitQueue},
 };
 
-/// What a task may ask the kernel for.
+pub(crate) use self::source::{READ, WRITE};
+pub use self::{
+    at_once::{ClockHold, after, breathe, check, hold_clock, is_running, may_go_on, now, spend},
+    scope::{Ended, Scope, Verdict},
+    source::{Direction, Registered},
+};
+
+/// What a task may ask the kernel to wait for.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Trap {
@@ -39,14 +70,13 @@ pub enum Trap {
     Wait(WaitQueue),
     /// Wait for the end of a task.
     Join(TaskId),
-    /// Wait until another thread rings this bell.
-    #[doc(hidden)]
-    Bell(u32),
+    /// Wait until another thread rings the bell of this key ([`Bell::key`](crate::Bell::key)).
+    Bell(BellKey),
 }
 
-/// A descriptor registered with the kernel's reactor.
-#[derive(Clone, Debug)]
-pub struct Registered(pub(crate) Rc<Source>);
+/// Names a [`Bell`](crate::Bell) of this kernel, as long as that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BellKey(pub(crate) u32);
 
 /// Puts a trap in front of the kernel; the future gives the kernel's answer.
 ///
@@ -117,34 +147,6 @@ impl Yield {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-}
-
-/// A trap that is answered at once: an error if a cancellation or timeout is due.
-///
-/// For operations that found what they wanted without waiting, so that a task which never waits
-/// can still be cancelled.
-pub(crate) fn check() -> Result<(), Error> {
-    Core::current_ref(|core| core.interruption()).map_or(Ok(()), Err)
-}
-
-/// As [`check`], but lets others run after many operations that did not have to wait: a socket
-/// that is always ready must not starve the rest.
-pub(crate) async fn breathe() -> Result<(), Error> {
-    match Core::current_ref(|core| core.spend()) {
-        true => check(),
-        false => {
-            Yield::new().await?;
-            Core::current_ref(|core| core.spend()); // the operation that goes on now
-            Ok(())
-        }
-    }
-}
-
-/// True if the current task may go on at once: nothing is due to it, and it has not done many
-/// operations in this step. Spares the usual operation the future of [`breathe`].
-#[inline]
-pub(crate) fn may_go_on() -> bool {
-    Core::current_ref(|core| core.is_undisturbed() && core.spend())
 }
 
 /// The leaf future: a trap, then its answer. Made by [`ask`].

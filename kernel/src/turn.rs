@@ -208,7 +208,7 @@ impl Core {
                 waits.suspend(wait, Undo::Queue(queue.clone()));
             }
             Trap::Join(task) => self.wait_for_end(wait, *task),
-            Trap::Bell(bell) => self.wait_for_bell(wait, *bell),
+            Trap::Bell(bell) => self.wait_for_bell(wait, bell.0),
         }
     }
 
@@ -345,7 +345,7 @@ impl Core {
     }
 
     /// Nothing can happen before the next deadline: a manual clock goes there.
-    fn jump(&self) {
+    pub(crate) fn jump(&self) {
         if let (Clock::Manual(clock), Some(next)) = (&self.clock, self.timers.borrow().next())
             && (clock.jumps() || self.closing.get())
         {

@@ -214,8 +214,10 @@ pub async fn run_in_thread<R: Send + 'static>(
     }
 }
 
-/// Keeps a manual clock where it is: something outside is under way that will end by itself.
-pub(crate) struct ClockHold {
+/// Keeps a manual clock where it is while it lives; see [`hold_clock`](crate::trap::hold_clock).
+#[derive(Debug)]
+#[must_use = "a clock is held as long as this lives"]
+pub struct ClockHold {
     in_flight: Rc<Cell<usize>>,
 }
 

@@ -180,3 +180,32 @@ fn whoever_waits_for_a_stream_that_goes_away_learns_it() {
     .unwrap()
     .unwrap();
 }
+
+/// io-release, from outside: the waits end, nothing is registered any more, the descriptor stays open.
+#[test]
+fn a_source_of_ones_own_is_registered_and_released() {
+    use kernel::trap::{Direction, Registered, ask};
+    kernel::run(async {
+        let (ours, mut theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let source = Registered::new(&ours, false)?;
+        assert!(!source.is_ready(Direction::Read));
+        theirs.write_all(b"x")?;
+        timeout_after(LONG, ask(source.trap(Direction::Read))).await?;
+        source.clear(Direction::Read);
+        source.rearm(Direction::Read)?; // nobody has read it: it is ready all the same
+        timeout_after(LONG, ask(source.trap(Direction::Read))).await?;
+        source.clear(Direction::Read);
+        let waiter = spawn(ask(source.trap(Direction::Read)));
+        kernel::yield_now().await?;
+        source.release();
+        assert_eq!(waiter.join().await.unwrap(), Err(Error::Closed));
+        timeout_after(LONG, ask(source.trap(Direction::Read))).await?;
+        assert_eq!(kernel::stats().sources, 0);
+        Registered::new(&ours, true)?.release();
+        (&ours).read_exact(&mut [0])?;
+        io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}

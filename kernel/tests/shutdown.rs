@@ -229,3 +229,19 @@ fn what_is_spawned_while_the_run_ends_does_not_keep_it() {
         yield_now().await.unwrap();
     });
 }
+
+/// A task in foreign code that wakes itself without end is never told; the clock of a test must not wait
+/// for it to be idle.
+#[test]
+fn a_clock_that_stands_still_does_not_keep_a_run_from_ending() {
+    for clock in [ManualClock::new(), ManualClock::paused()] {
+        let mut kernel = Kernel::builder().manual_clock(clock).build().unwrap();
+        kernel.run(async {
+            spawn(std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            }))
+            .detach();
+        });
+    }
+}

@@ -2,7 +2,15 @@
 
 use std::{io, time::Duration};
 
-use kernel::{Error, Kernel, ManualClock, ignore_after, now, sleep, timeout_after};
+use kernel::{Error, Kernel, ManualClock, now, sleep};
+
+use crate::subject::{ignore_after, shield, timeout_after};
+
+/// What is tested; `from_outside.rs` puts its own in the place of these.
+#[allow(unused_imports)]
+mod subject {
+    pub use kernel::{ignore_after, shield, timeout_after};
+}
 
 fn virtual_run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
     let clock = ManualClock::new();
@@ -138,7 +146,7 @@ fn ignore_after_makes_its_own_expiry_no_error() {
 fn a_shield_keeps_timeouts_from_outside_out_and_those_inside_work() {
     virtual_run(async {
         let result = timeout_after(SECOND, async {
-            let inside = kernel::shield(async {
+            let inside = shield(async {
                 sleep(SECOND * 3).await?;
                 timeout_after(SECOND, sleep(SECOND * 3)).await
             });
@@ -368,7 +376,7 @@ fn a_shield_is_not_given_up() {
     virtual_run(async {
         let start = now();
         let shielded = timeout_after(SECOND, async {
-            kernel::shield(sleep(SECOND * 20)).await.unwrap();
+            shield(sleep(SECOND * 20)).await.unwrap();
             std::future::pending::<Result<(), Error>>().await
         });
         assert_eq!(shielded.await, Err(Error::TaskTimeout));
@@ -420,5 +428,42 @@ fn a_timeout_outlives_the_one_it_was_begun_in() {
             (long, now() - start),
             (Err(Error::TaskTimeout), SECOND * 60)
         );
+    });
+}
+
+/// A timeout that was begun somewhere stands where it is polled: one around it that was opened later
+/// has a say in it, in its own task or another's.
+#[test]
+fn a_timeout_moves_into_another_that_was_opened_later() {
+    virtual_run(async {
+        for elsewhere in [false, true] {
+            let start = now();
+            let mut long = Box::pin(timeout_after(SECOND * 60, sleep(SECOND * 90)));
+            assert!(futures::poll!(&mut long).is_pending());
+            let short = timeout_after(SECOND, long);
+            let told = match elsewhere {
+                false => short.await,
+                true => kernel::spawn(short).join().await.unwrap(),
+            };
+            assert_eq!((told, now() - start), (Err(Error::TaskTimeout), SECOND));
+        }
+    });
+}
+
+/// The same for a shield: the cancellation of the task that polls it has to wait.
+#[test]
+fn a_shield_moves_into_another_task() {
+    virtual_run(async {
+        let mut shielded = Box::pin(shield(sleep(SECOND)));
+        assert!(futures::poll!(&mut shielded).is_pending());
+        let task = kernel::spawn(async move {
+            let inside = shielded.await;
+            (inside, sleep(SECOND).await)
+        });
+        kernel::yield_now().await.unwrap();
+        let _twice = (task.cancel(), task.cancel());
+        assert!(!task.is_finished(), "a shield wins over a second cancel");
+        let ended = task.wait().await;
+        assert_eq!(ended, Ok(()));
     });
 }

@@ -17,7 +17,7 @@ use ::hyper::rt;
 use slab::Slab;
 
 use crate::{
-    outside::{Handle, handle},
+    Handle, handle,
     trap::{Ask, Trap, ask},
 };
 

@@ -9,8 +9,7 @@ use std::{
 
 use crate::{
     io::{Read, Write},
-    kernel::Core,
-    trap::{Ask, Trap, ask, check},
+    trap::{Ask, Trap, ask, check, spend},
 };
 
 /// A stream for code that polls.
@@ -90,7 +89,7 @@ fn poll_until_done<T>(
     mut operation: impl FnMut() -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
     if waiting.is_none() {
-        if !Core::current_ref(|core| core.spend()) {
+        if !spend() {
             cx.waker().wake_by_ref(); // a stream that is always ready must not starve the rest
             return Poll::Pending;
         }

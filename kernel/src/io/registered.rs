@@ -2,18 +2,12 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
-    os::fd::{AsRawFd, RawFd},
-    rc::Rc,
+    os::fd::AsRawFd,
 };
-
-use mio::unix::SourceFd;
 
 use crate::{
     error::Error,
-    kernel::Core,
-    reactor::{READ, Source, WRITE},
-    trap::{Registered, Trap, ask, breathe},
-    wait::NONE,
+    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe, check},
 };
 
 /// A registered, non-blocking descriptor. All methods take `&self`, so that one task may read
@@ -25,37 +19,29 @@ pub(crate) struct Io<S> {
     pub(crate) inner: S,
 }
 
-impl<S: mio::event::Source + AsRawFd> Io<S> {
+impl<S: AsRawFd> Io<S> {
     /// Registers; `ready` is what to assume until the first event.
-    pub(crate) fn new(mut inner: S, interest: mio::Interest, ready: bool) -> io::Result<Io<S>> {
-        let source = Core::current_ref(|core| core.reactor.register(&mut inner, interest, ready))?;
-        let registration = Registration { source, fd: None };
+    pub(crate) fn new(inner: S, ready: bool) -> io::Result<Io<S>> {
+        let registration = Registration {
+            source: Registered::new(&inner, ready)?,
+            stays_open: false,
+        };
         Ok(Io {
             registration,
             inner,
         })
     }
 
-    /// Registers for both directions, taking both to be ready.
-    pub(crate) fn stream(inner: S) -> io::Result<Io<S>> {
-        Io::new(
-            inner,
-            mio::Interest::READABLE | mio::Interest::WRITABLE,
-            true,
-        )
-    }
-
-    /// As [`stream`](Io::stream), for a descriptor that may stay open when this is dropped: it is
-    /// then taken out of epoll by name.
+    /// As [`new`](Io::new), for a descriptor that may stay open when this is dropped.
     pub(crate) fn shared(inner: S) -> io::Result<Io<S>> {
-        let mut io = Io::stream(inner)?;
-        io.registration.fd = Some(io.inner.as_raw_fd());
+        let mut io = Io::new(inner, true)?;
+        io.registration.stays_open = true;
         Ok(io)
     }
 
     /// Gives the descriptor away: the kernel forgets it, and it is in epoll no more.
     pub(crate) fn release(mut self) -> S {
-        self.registration.fd = Some(self.inner.as_raw_fd());
+        self.registration.stays_open = true;
         let Io {
             registration,
             inner,
@@ -69,63 +55,38 @@ impl<S: mio::event::Source + AsRawFd> Io<S> {
 /// that outlived the stream it was made of) learns that it is closed.
 #[derive(Debug)]
 struct Registration {
-    source: Rc<Source>,
-    /// Set if the descriptor lives on: closing it would end its registration in epoll too.
-    fd: Option<RawFd>,
+    source: Registered,
+    /// Closing the descriptor will not take it out of epoll.
+    stays_open: bool,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        Core::with_current(|core| {
-            if let Some(fd) = self.fd
-                && let Err(e) = core.reactor.deregister(&mut SourceFd(&fd))
-            {
-                log::debug!("kernel: deregistering descriptor {fd}: {e}");
-            }
-            core.reactor.forget(&self.source);
-            for direction in [READ, WRITE] {
-                // Marked as ready, so that a trap that is asked only later does not wait either.
-                match self.source.mark(direction, true) {
-                    NONE => {}
-                    wait => core.answer(wait, Err(Error::Closed)),
-                }
-            }
-        });
+        match self.stays_open {
+            true => self.source.release(),
+            false => self.source.forget(),
+        }
     }
 }
 
 impl<S> Io<S> {
     /// Asks the system for a fresh word on readiness, whatever is remembered.
-    pub(crate) fn rearm(
-        &self,
-        inner: &mut impl mio::event::Source,
-        direction: usize,
-    ) -> io::Result<()> {
-        self.registration.source.clear(direction);
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        Core::current_ref(|core| {
-            core.reactor
-                .rearm(inner, &self.registration.source, interest)
-        })
+    pub(crate) fn rearm(&self, direction: Direction) -> io::Result<()> {
+        self.registration.source.rearm(direction)
     }
 
     /// Waits until the direction is believed to be ready.
-    pub(crate) async fn ready(&self, direction: usize) -> Result<(), Error> {
+    pub(crate) async fn ready(&self, direction: Direction) -> Result<(), Error> {
         if self.registration.source.is_ready(direction) {
-            return crate::trap::check();
+            return check();
         }
-        let source = Registered(self.registration.source.clone());
-        ask(match direction {
-            READ => Trap::Readable(source),
-            _ => Trap::Writable(source),
-        })
-        .await
+        ask(self.registration.source.trap(direction)).await
     }
 
     /// Runs an operation if the direction is believed to be ready, and learns from how it ends.
     pub(crate) fn attempt<T>(
         &self,
-        direction: usize,
+        direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
         if !self.registration.source.is_ready(direction) {
@@ -144,14 +105,14 @@ impl<S> Io<S> {
     }
 
     /// A byte stream moved less than asked: the direction has to be waited for.
-    pub(crate) fn drained(&self, direction: usize) {
+    pub(crate) fn drained(&self, direction: Direction) {
         self.registration.source.clear_after_short(direction);
     }
 
     /// Repeats an operation until it does not say `WouldBlock`.
     pub(crate) async fn until_done<T>(
         &self,
-        direction: usize,
+        direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
         breathe().await?;
@@ -185,7 +146,7 @@ where
     }
 
     fn when_readable(&self) -> Trap {
-        Trap::Readable(Registered(self.registration.source.clone()))
+        self.registration.source.trap(READ)
     }
 }
 
@@ -210,7 +171,7 @@ where
     }
 
     fn when_writable(&self) -> Trap {
-        Trap::Writable(Registered(self.registration.source.clone()))
+        self.registration.source.trap(WRITE)
     }
 }
 
@@ -376,7 +337,7 @@ macro_rules! readiness_methods {
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits
         /// to read.
         pub async fn readable(&self) -> Result<(), crate::Error> {
-            self.io.ready(crate::reactor::READ).await
+            self.io.ready(crate::trap::READ).await
         }
 
         /// Waits until there is room to write, as far as the kernel knows (see
@@ -389,7 +350,7 @@ macro_rules! readiness_methods {
         /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits
         /// to write.
         pub async fn writable(&self) -> Result<(), crate::Error> {
-            self.io.ready(crate::reactor::WRITE).await
+            self.io.ready(crate::trap::WRITE).await
         }
     };
 }

@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsRawFd};
 
 use super::Io;
-use crate::reactor::READ;
+use crate::trap::READ;
 
 impl<S: AsRawFd> Io<S> {
     /// Appends to the first vector at most so many bytes, and what there is beyond them to the second, but never more

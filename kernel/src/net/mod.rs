@@ -26,7 +26,7 @@ macro_rules! datagram_methods {
         /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
         /// another task waits to send.
         pub async fn send(&self, datagram: &[u8]) -> std::io::Result<usize> {
-            let direction = crate::reactor::WRITE;
+            let direction = crate::trap::WRITE;
             self.io.until_done(direction, |s| s.send(datagram)).await
         }
 
@@ -39,7 +39,7 @@ macro_rules! datagram_methods {
         /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
         /// another task waits to receive.
         pub async fn recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-            let direction = crate::reactor::READ;
+            let direction = crate::trap::READ;
             self.io.until_done(direction, |s| s.recv(buf)).await
         }
 
@@ -48,7 +48,7 @@ macro_rules! datagram_methods {
         /// # Errors
         /// `WouldBlock` if there is no room; else the system's.
         pub fn try_send(&self, datagram: &[u8]) -> std::io::Result<usize> {
-            self.io.attempt(crate::reactor::WRITE, |s| s.send(datagram))
+            self.io.attempt(crate::trap::WRITE, |s| s.send(datagram))
         }
 
         /// As `recv`, but never waits. It goes by what the kernel knows: what arrived since it
@@ -57,7 +57,7 @@ macro_rules! datagram_methods {
         /// # Errors
         /// `WouldBlock` if nothing is there; else the system's.
         pub fn try_recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-            self.io.attempt(crate::reactor::READ, |s| s.recv(buf))
+            self.io.attempt(crate::trap::READ, |s| s.recv(buf))
         }
     };
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
-    reactor::{READ, WRITE},
+    trap::{READ, WRITE},
 };
 
 /// A TCP socket that accepts connections.
@@ -40,7 +40,7 @@ impl TcpListener {
 
     fn from_mio(inner: mio::net::TcpListener) -> io::Result<TcpListener> {
         Ok(TcpListener {
-            io: Io::new(inner, mio::Interest::READABLE, true)?,
+            io: Io::new(inner, true)?,
         })
     }
 
@@ -83,9 +83,8 @@ impl TcpStream {
     pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         crate::trap::breathe().await?;
         let inner = mio::net::TcpStream::connect(address)?;
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         let stream = TcpStream {
-            io: Io::new(inner, interest, false)?,
+            io: Io::new(inner, false)?,
         };
         loop {
             stream.io.ready(WRITE).await?;
@@ -119,7 +118,7 @@ impl TcpStream {
 
     fn from_mio(inner: mio::net::TcpStream) -> io::Result<TcpStream> {
         Ok(TcpStream {
-            io: Io::stream(inner)?,
+            io: Io::new(inner, true)?,
         })
     }
 

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     io::{Io, readiness_methods},
     net::datagram_methods,
-    reactor::{READ, WRITE},
+    trap::{READ, WRITE},
 };
 
 /// A UDP socket. Several tasks may use one through an `Rc`, but only one at a time can wait to
@@ -61,7 +61,7 @@ impl UdpSocket {
 
     fn from_mio(inner: mio::net::UdpSocket) -> io::Result<UdpSocket> {
         Ok(UdpSocket {
-            io: Io::stream(inner)?,
+            io: Io::new(inner, true)?,
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
-    reactor::READ,
+    trap::READ,
 };
 
 /// A Unix socket that accepts connections.
@@ -32,7 +32,7 @@ impl UnixListener {
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let inner = mio::net::UnixListener::bind(path)?;
         Ok(UnixListener {
-            io: Io::new(inner, mio::Interest::READABLE, true)?,
+            io: Io::new(inner, true)?,
         })
     }
 
@@ -97,7 +97,7 @@ impl UnixStream {
 
     fn from_mio(inner: mio::net::UnixStream) -> io::Result<UnixStream> {
         Ok(UnixStream {
-            io: Io::stream(inner)?,
+            io: Io::new(inner, true)?,
         })
     }
 

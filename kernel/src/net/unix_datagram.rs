@@ -12,7 +12,7 @@ use std::{
 use crate::{
     io::{Io, readiness_methods},
     net::datagram_methods,
-    reactor::READ,
+    trap::READ,
 };
 
 /// A Unix datagram socket: whole messages in order, between processes of one machine.
@@ -72,7 +72,7 @@ impl UnixDatagram {
 
     fn from_mio(inner: mio::net::UnixDatagram) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram {
-            io: Io::stream(inner)?,
+            io: Io::new(inner, true)?,
         })
     }
 

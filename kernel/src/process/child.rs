@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::exit::{Exit, has_ended, signal_group};
-use crate::{AsyncFd, ignore_after, kernel::Core, shield, spawn};
+use crate::{AsyncFd, ignore_after, shield, spawn, trap};
 
 /// What a child reads as its standard input. Dropping it is the end of that input.
 pub type ChildStdin = AsyncFd<std::process::ChildStdin>;
@@ -179,7 +179,7 @@ impl Running {
 
     /// As `reap`, after a kill: waits without keeping the kernel's thread.
     async fn await_death(mut self) {
-        let _death = Core::current().pool.hold_clock();
+        let _death = trap::hold_clock();
         if let Some(exit) = &mut self.exit
             && let Err(e) = exit.wait(self.child.id()).await
         {
@@ -197,8 +197,7 @@ impl Drop for Child {
             return;
         };
         let _ = signal_group(self.pid, libc::SIGKILL);
-        let runs = Core::with_current(|_| ()).is_some();
-        if runs && !has_ended(self.pid).unwrap_or(true) {
+        if trap::is_running() && !has_ended(self.pid).unwrap_or(true) {
             // Killed, but it takes the system a moment, longer if much memory is to be freed.
             let task = spawn(shield(running.await_death()));
             task.name("reaper").detach();

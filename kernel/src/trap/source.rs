@@ -1,0 +1,130 @@
+//! Descriptors: registered once, waited for by `Trap::Readable` and `Trap::Writable`, released.
+
+use std::{io, os::fd::AsRawFd, rc::Rc};
+
+use super::Trap;
+use crate::{error::Error, kernel::Core, reactor::Source, wait::NONE};
+
+/// A descriptor registered with the kernel's reactor. Clones are the same registration.
+///
+/// The reactor speaks once when a descriptor becomes ready (it is edge-triggered), so what it said
+/// is remembered here until the owner takes it back. The owner tries; on `WouldBlock` it says
+/// [`clear`](Registered::clear), asks for [`Registered::trap`], and tries again. When it is done
+/// with the descriptor it says [`release`](Registered::release).
+///
+/// # Examples
+/// ```
+/// use std::io::{ErrorKind, Read, Write};
+/// use kernel::trap::{Direction, Registered, ask};
+///
+/// # kernel::run(async {
+/// let (mut ours, mut other) = std::os::unix::net::UnixStream::pair()?;
+/// ours.set_nonblocking(true)?;
+/// let source = Registered::new(&ours, true)?;
+/// kernel::spawn(async move { other.write_all(b"hello") });
+/// let mut bytes = [0; 8];
+/// let read = loop {
+///     match ours.read(&mut bytes) {
+///         Err(e) if e.kind() == ErrorKind::WouldBlock => source.clear(Direction::Read),
+///         result => break result?,
+///     }
+///     ask(source.trap(Direction::Read)).await?;
+/// };
+/// source.release();
+/// assert_eq!(&bytes[..read], b"hello");
+/// # std::io::Result::Ok(()) }).unwrap().unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Registered(pub(crate) Rc<Source>);
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the descriptor to us.
+    Read,
+    /// From us to the descriptor.
+    Write,
+}
+
+pub(crate) const READ: Direction = Direction::Read;
+pub(crate) const WRITE: Direction = Direction::Write;
+
+impl Registered {
+    /// Registers a non-blocking descriptor for both directions. `ready` is what to believe until
+    /// the reactor speaks: true costs a try that may say `WouldBlock`, false is for what is known
+    /// not to be ready, such as a socket that connects.
+    ///
+    /// # Errors
+    /// The system's: `PermissionDenied` for regular files, which cannot be watched.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    pub fn new(descriptor: &impl AsRawFd, ready: bool) -> io::Result<Registered> {
+        let fd = descriptor.as_raw_fd();
+        Core::current_ref(|core| core.reactor.register(fd, ready)).map(Registered)
+    }
+
+    /// True if it is believed to be ready: a trap would be answered at once.
+    #[inline]
+    pub fn is_ready(&self, direction: Direction) -> bool {
+        self.0.is_ready(direction as usize)
+    }
+
+    /// The request to wait until it is ready.
+    pub fn trap(&self, direction: Direction) -> Trap {
+        match direction {
+            Direction::Read => Trap::Readable(self.clone()),
+            Direction::Write => Trap::Writable(self.clone()),
+        }
+    }
+
+    /// The system said `WouldBlock`: it is not ready.
+    pub fn clear(&self, direction: Direction) {
+        self.0.clear(direction as usize);
+    }
+
+    /// A byte stream moved less than asked, so it is not ready, unless its end was announced:
+    /// nothing would announce that again.
+    pub fn clear_after_short(&self, direction: Direction) {
+        self.0.clear_after_short(direction as usize);
+    }
+
+    /// Asks the system whether it is ready now, whatever is remembered: for descriptors that
+    /// somebody else reads or writes. The next trap in this direction waits for its word.
+    ///
+    /// # Errors
+    /// The system's.
+    ///
+    /// # Panics
+    /// Outside a running kernel.
+    pub fn rearm(&self, direction: Direction) -> io::Result<()> {
+        self.clear(direction);
+        Core::current_ref(|core| core.reactor.rearm(&self.0))
+    }
+
+    /// Ends the registration, while the descriptor is still open. Who waits for it comes back with
+    /// [`Error::Closed`]; a trap asked later does not wait.
+    pub fn release(&self) {
+        Core::with_current(|core| {
+            if let Err(e) = core.reactor.deregister(&self.0) {
+                log::debug!("kernel: deregistering {:?}: {e}", self.0);
+            }
+        });
+        self.forget();
+    }
+
+    /// As [`release`](Registered::release), for a descriptor that is about to be closed for good,
+    /// which ends its registration with the system: spares a system call.
+    pub fn forget(&self) {
+        Core::with_current(|core| {
+            core.reactor.forget(&self.0);
+            for direction in [READ, WRITE] {
+                // Marked as ready, so that a trap that is asked only later does not wait either.
+                match self.0.mark(direction as usize, true) {
+                    NONE => {}
+                    wait => core.answer(wait, Err(Error::Closed)),
+                }
+            }
+        });
+    }
+}

@@ -79,7 +79,7 @@
 //!
 //! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
 //! `task.rs`, `table.rs`, `ready.rs` and `cell.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
-//! `outside.rs`, `bell.rs` and `waker.rs` (other threads); then `sync/` for what is built on it, and
+//! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
 //! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]), TLS (it needs
@@ -107,6 +107,7 @@ mod kernel;
 mod model;
 pub mod net;
 mod outside;
+mod patience;
 mod places;
 #[cfg(feature = "process")]
 pub mod process;

@@ -22,7 +22,7 @@ use loom::{
     thread,
 };
 
-use crate::{Bell, Kernel, ManualClock, Ringer, inbox, spawn, yield_now};
+use crate::{Bell, Kernel, ManualClock, Ringer, inbox, run_in_thread, spawn, yield_now};
 
 /// Runs the model in every order.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
@@ -155,5 +155,36 @@ fn a_waker_may_be_used_while_the_kernel_is_dropped() {
             yield_now().await.unwrap();
         });
         thread.join().unwrap();
+    });
+}
+
+/// One thread of the pool looks when the next job comes, or has fallen asleep over it.
+#[test]
+fn jobs_are_taken_and_their_results_seen() {
+    explore(|| {
+        run(async {
+            for n in 0..4 {
+                let value = run_in_thread(move || UnsafeCell::new(n)).await.unwrap();
+                // SAFETY: whether it was written before is what loom checks.
+                assert_eq!(value.with(|value| unsafe { *value }), n);
+            }
+        });
+    });
+}
+
+#[test]
+fn two_jobs_at_once_and_one_thread_for_them() {
+    explore(|| {
+        let mut kernel = Kernel::builder()
+            .manual_clock(ManualClock::paused())
+            .max_threads(1)
+            .build()
+            .unwrap();
+        let sum = kernel.run(async {
+            let other = spawn(run_in_thread(|| 1));
+            let sum = run_in_thread(|| 2).await.unwrap();
+            sum + other.join().await.unwrap().unwrap()
+        });
+        assert_eq!(sum, 3);
     });
 }

@@ -51,6 +51,7 @@ impl Core {
         if !self.shared.is_noted() {
             return;
         }
+        self.pool.heard();
         let mut notes = self.notes.take();
         self.shared.take(&mut notes);
         for note in notes.drain(..) {
@@ -301,7 +302,8 @@ impl Core {
     fn poll_io(&self) {
         let busy = !self.ready.borrow().is_empty()
             || !self.dying.borrow().is_empty()
-            || !self.to_wake.borrow().is_empty();
+            || !self.to_wake.borrow().is_empty()
+            || self.pool.looks_for_results();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {

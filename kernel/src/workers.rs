@@ -2,10 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    hint,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
-    sync::Arc,
-    thread,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,9 +13,10 @@ use std::cell::Cell;
 
 use crate::{
     Bell, Ringer,
-    across::{Condvar, Mutex, MutexGuard},
+    across::{AtomicU8, Condvar, Mutex, MutexGuard, Whereabouts, thread},
     error::Error,
     kernel::Core,
+    patience::Patience,
 };
 
 /// A thread that has had nothing to do for this long ends.
@@ -30,11 +31,22 @@ pub(crate) struct Pool {
     max: usize,
     stack: Option<usize>,
     in_flight: Rc<Cell<usize>>,
+    /// Jobs whose results are being waited for.
+    awaited: Cell<usize>,
+    /// Whether the kernel stays awake for them.
+    patience: Patience,
 }
 
 struct Shared {
     state: Mutex<State>,
+    /// For threads that sleep.
     work: Condvar,
+    /// For the one that looks. Only a hint: what counts is in `state`.
+    called: AtomicU8,
+    /// Of the kernel, when it last handed in a job.
+    kernel: Whereabouts,
+    /// Of the thread that last ended one.
+    worker: Whereabouts,
 }
 
 #[derive(Default)]
@@ -42,7 +54,10 @@ struct State {
     jobs: VecDeque<(u64, Job)>,
     next_id: u64,
     threads: usize,
+    /// Threads that sleep, or are about to.
     idle: usize,
+    /// One thread is idle too, but still awake: it sees a job without being woken.
+    looking: bool,
     closed: bool,
 }
 
@@ -58,11 +73,30 @@ impl Pool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 work: Condvar::new(),
+                called: AtomicU8::new(0),
+                kernel: Whereabouts::unknown(),
+                worker: Whereabouts::unknown(),
             }),
             max,
             stack,
             in_flight: Rc::default(),
+            awaited: Cell::new(0),
+            patience: Patience::new(),
         }
+    }
+
+    /// The kernel has nothing to do: true if it is not to sleep yet, for a result may come at once.
+    pub(crate) fn looks_for_results(&self) -> bool {
+        if self.awaited.get() == 0 {
+            self.patience.give_up();
+            return false;
+        }
+        self.patience.looks_on(&self.shared.worker)
+    }
+
+    /// Word has come from other threads.
+    pub(crate) fn heard(&self) {
+        self.patience.rewarded();
     }
 
     /// How many ends of something outside are being waited for.
@@ -80,11 +114,17 @@ impl Pool {
 
     /// Queues a job; starts a thread if none is free and the bound allows it.
     fn submit(&self, job: Job) -> u64 {
+        self.shared.kernel.tell();
         let mut state = self.shared.lock();
         let id = state.next_id;
         state.next_id += 1;
         state.jobs.push_back((id, job));
-        if state.idle >= state.jobs.len() || state.threads >= self.max {
+        if state.looking && state.jobs.len() == 1 {
+            self.shared.called.store(1, Ordering::Relaxed);
+            return id;
+        }
+        let free = state.idle + usize::from(state.looking);
+        if free >= state.jobs.len() || state.threads >= self.max {
             drop(state);
             self.shared.work.notify_one();
             return id;
@@ -130,37 +170,71 @@ impl Drop for Pool {
 }
 
 /// The life of one thread.
+///
+/// It counts as free before it announces its last result: whoever then hands in the next job
+/// finds this thread, warm, and starts no other.
 fn work(shared: &Shared) {
     let mut state = shared.lock();
     let mut done: Option<Ringer> = None;
-    loop {
+    let patience = Patience::new();
+    let mut ends = false;
+    while !ends {
         if let Some((_, job)) = state.jobs.pop_front() {
+            patience.rewarded();
             drop(state);
             announce(&mut done);
             done = Some(job());
+            shared.worker.tell();
             state = shared.lock();
-            continue;
-        }
-        // Free before the last result is announced: whoever then hands in the next job finds this
-        // thread, warm, and starts no other.
-        state.idle += 1;
-        if done.is_some() {
-            drop(state);
-            announce(&mut done);
-            state = shared.lock();
-        }
-        let mut waited_enough = false;
-        if state.jobs.is_empty() && !state.closed {
-            let woken = shared.work.wait_timeout(state, IDLE);
-            let (again, timeout) = woken.unwrap_or_else(|e| e.into_inner());
-            (state, waited_enough) = (again, timeout.timed_out());
-        }
-        state.idle -= 1;
-        if state.jobs.is_empty() && (waited_enough || state.closed) {
-            break;
+        } else if !state.looking && !state.closed && patience.looks_on(&shared.kernel) {
+            state = look(shared, state, &patience, &mut done);
+        } else {
+            (state, ends) = sleep(shared, state, &mut done);
         }
     }
     state.threads -= 1;
+}
+
+/// Stays awake as long as patience lasts, or until a job is there.
+fn look<'a>(
+    shared: &'a Shared,
+    mut state: MutexGuard<'a, State>,
+    patience: &Patience,
+    done: &mut Option<Ringer>,
+) -> MutexGuard<'a, State> {
+    state.looking = true;
+    shared.called.store(0, Ordering::Relaxed);
+    drop(state);
+    announce(done);
+    while shared.called.load(Ordering::Relaxed) == 0 && patience.looks_on(&shared.kernel) {
+        hint::spin_loop();
+    }
+    let mut state = shared.lock();
+    state.looking = false;
+    state
+}
+
+/// Sleeps until it is woken. True if there is nothing more to be done.
+fn sleep<'a>(
+    shared: &'a Shared,
+    mut state: MutexGuard<'a, State>,
+    done: &mut Option<Ringer>,
+) -> (MutexGuard<'a, State>, bool) {
+    state.idle += 1;
+    if done.is_some() {
+        drop(state);
+        announce(done);
+        state = shared.lock();
+    }
+    let mut waited_enough = false;
+    if state.jobs.is_empty() && !state.closed {
+        let woken = shared.work.wait_timeout(state, IDLE);
+        let (again, timeout) = woken.unwrap_or_else(|e| e.into_inner());
+        (state, waited_enough) = (again, timeout.timed_out());
+    }
+    state.idle -= 1;
+    let ends = state.jobs.is_empty() && (waited_enough || state.closed);
+    (state, ends)
 }
 
 fn announce(done: &mut Option<Ringer>) {
@@ -240,6 +314,7 @@ impl Outstanding {
         let core = Core::current();
         let _hold = core.pool.hold_clock();
         let id = core.pool.submit(job);
+        core.pool.awaited.set(core.pool.awaited.get() + 1);
         Outstanding {
             core,
             id,
@@ -251,8 +326,10 @@ impl Outstanding {
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
+        let pool = &self.core.pool;
+        pool.awaited.set(pool.awaited.get() - 1);
         if !self.done {
-            self.core.pool.revoke(self.id);
+            pool.revoke(self.id);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The pool of threads behind `run_in_thread`.
 
 use std::{
+    collections::HashSet,
     hint::black_box,
     io::Read,
     sync::{
@@ -65,6 +66,22 @@ fn never_more_threads_than_allowed() {
         }
     });
     assert!((1..=3).contains(&seen.load(Ordering::SeqCst)));
+}
+
+/// A thread is free before its result is announced, whether it then sleeps or looks for the next job.
+#[test]
+fn calls_one_after_another_need_one_thread() {
+    let threads = kernel::run(async {
+        let mut threads = HashSet::new();
+        for n in 0..300 {
+            threads.insert(run_in_thread(|| std::thread::current().id()).await.unwrap());
+            for _ in 0..n % 7 {
+                yield_now().await.unwrap();
+            }
+        }
+        threads
+    });
+    assert_eq!(threads.unwrap().len(), 1);
 }
 
 /// The function needs more stack than a thread has by default (and a debug build copies).

@@ -11,7 +11,10 @@ mod checked;
 mod watched;
 
 #[cfg(loom)]
-pub(crate) use checked::{Alarm, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, local};
+pub(crate) use checked::{
+    Alarm, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Whereabouts, Window, local,
+    several_processors, thread,
+};
 #[cfg(not(any(loom, tsan)))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
@@ -21,12 +24,65 @@ pub(crate) use std::sync::{
 pub(crate) use watched::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(loom))]
-pub(crate) use usual::{Alarm, local};
+pub(crate) use usual::{Alarm, Whereabouts, Window, local, several_processors, thread};
 
 #[cfg(not(loom))]
 mod usual {
+    pub(crate) use std::thread;
+    use std::{
+        sync::{LazyLock, atomic::Ordering},
+        time::{Duration, Instant},
+    };
+
+    /// How long a thread looks for what it waits for before it sleeps: about what it costs to
+    /// put one to sleep and to wake it on another processor.
+    const LOOK: Duration = Duration::from_micros(20);
+
+    /// The time in which a thread looks before it sleeps.
+    pub(crate) struct Window(Instant);
+
+    impl Window {
+        pub(crate) fn open() -> Window {
+            Window(Instant::now())
+        }
+
+        pub(crate) fn is_open(&self) -> bool {
+            self.0.elapsed() < LOOK
+        }
+    }
+
     /// What wakes the kernel's thread out of its sleep: an eventfd.
     pub(crate) type Alarm = mio::Waker;
+
+    /// Whether two threads of ours can run at once, as it was when this was first asked.
+    pub(crate) fn several_processors() -> bool {
+        static SEVERAL: LazyLock<bool> =
+            LazyLock::new(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1));
+        *SEVERAL
+    }
+
+    /// On which processor a thread ran when it last said so.
+    pub(crate) struct Whereabouts(super::AtomicU64);
+
+    impl Whereabouts {
+        pub(crate) fn unknown() -> Whereabouts {
+            Whereabouts(super::AtomicU64::new(u64::MAX))
+        }
+
+        pub(crate) fn tell(&self) {
+            self.0.store(processor(), Ordering::Relaxed);
+        }
+
+        /// True if we run on the same one.
+        pub(crate) fn is_here(&self) -> bool {
+            self.0.load(Ordering::Relaxed) == processor()
+        }
+    }
+
+    fn processor() -> u64 {
+        // SAFETY: it takes nothing and gives a number, -1 where the system does not tell.
+        unsafe { libc::sched_getcpu() as u64 }
+    }
 
     /// A cell of each thread's own.
     macro_rules! local {

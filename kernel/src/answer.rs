@@ -7,45 +7,40 @@ use crate::{
     error::Error,
     kernel::Core,
     reactor::{READ, WRITE},
+    trap::Trap,
     turn::Left,
-    wait::{Answer, NONE, Undo, WaitId, WaitQueue},
+    wait::{Answer, NONE, Stage, WaitId, WaitQueue},
 };
 
 impl Core {
     /// Takes a wait out of wherever it stands.
-    pub(crate) fn undo(&self, wait: WaitId, undo: Undo) {
-        match undo {
-            Undo::Requested => self.take_from_door(wait),
-            Undo::Timer(timer) => self.timers.borrow_mut().cancel(timer),
-            Undo::Reader(source) => source.waiter[READ].set(NONE),
-            Undo::Writer(source) => source.waiter[WRITE].set(NONE),
-            Undo::Queue(queue) => self.waits.borrow_mut().leave_line(&queue, wait),
-            Undo::Joiner(task) => {
-                let joiners = &task.record.joiners;
-                self.waits.borrow_mut().dequeue(joiners, wait);
-            }
-            Undo::Bell(bell) => {
-                if let Some(state) = self.bells.borrow().get(bell as usize) {
-                    state.waiter.set(NONE);
+    fn undo(&self, id: WaitId) {
+        let waits = self.waits.borrow();
+        let wait = waits.get(id);
+        match (wait.stage.get(), &wait.trap) {
+            (Stage::Answered(_) | Stage::Free, _) => {}
+            // Its leaf was dropped, or told of a timeout, in the poll in which it asked.
+            (Stage::Requested, _) => self.door.borrow_mut().retain(|asked| *asked != id),
+            (Stage::Suspended, Trap::Sleep(_)) => self.timers.borrow_mut().cancel(wait.timer()),
+            (Stage::Suspended, Trap::Readable(source)) => source.0.waiter[READ].set(NONE),
+            (Stage::Suspended, Trap::Writable(source)) => source.0.waiter[WRITE].set(NONE),
+            (Stage::Suspended, Trap::Wait(queue)) => waits.dequeue(queue.first(), id),
+            (Stage::Suspended, Trap::Join(task)) => {
+                if let Some(task) = self.tasks.borrow().get(*task) {
+                    waits.dequeue(&task.record.joiners, id);
                 }
             }
-            Undo::Answered(_) | Undo::Free => {}
-        }
-    }
-
-    /// A leaf was dropped in the same poll in which it asked.
-    pub(crate) fn take_from_door(&self, wait: WaitId) {
-        let mut slot = self.slot.borrow_mut();
-        match &*slot {
-            Some((id, _)) if *id == wait => *slot = None,
-            _ => {
-                self.spill.borrow_mut().retain(|(id, _)| *id != wait);
+            (Stage::Suspended, Trap::Bell(bell)) => {
+                if let Some(state) = self.bells.borrow().get(bell.0 as usize) {
+                    state.waiter.set(NONE);
+                }
             }
         }
     }
 
     /// Answers a wait whose cause is gone already: the timer fired, the line was left, the
     /// readiness taken.
+    #[inline]
     pub(crate) fn answer(&self, wait: WaitId, answer: Answer) {
         let task = self.waits.borrow_mut().answer(wait, answer);
         if self.waits.borrow().get(wait).is_plain() {
@@ -73,32 +68,23 @@ impl Core {
 
     /// Answers a wait before its cause has come: cancellation and timeouts.
     pub(crate) fn interrupt(&self, wait: WaitId, error: Error) {
-        let undo = self
-            .waits
-            .borrow_mut()
-            .set_undo(wait, Undo::Answered(Ok(())));
-        self.undo(wait, undo);
+        self.undo(wait);
         self.answer(wait, Err(error));
     }
 
     /// A leaf was dropped before it took its answer.
     pub(crate) fn withdraw(&self, wait: WaitId) {
-        let undo = self
-            .waits
-            .borrow_mut()
-            .set_undo(wait, Undo::Answered(Ok(())));
-        if !matches!(undo, Undo::Answered(_)) {
-            self.undo(wait, undo);
-            let task = self.waits.borrow_mut().leave_task(wait);
-            drop(task);
-        }
+        self.undo(wait);
+        let task = self.waits.borrow_mut().leave_task(wait);
+        drop(task);
         self.forget_wait(wait);
     }
 
     /// Removes a wait that stands nowhere any more.
+    #[inline]
     pub(crate) fn forget_wait(&self, wait: WaitId) {
-        let waker = self.waits.borrow_mut().forget(wait);
-        drop(waker);
+        let left = self.waits.borrow_mut().forget(wait);
+        drop(left);
     }
 
     /// A task has ended; a leaf may have been moved out of it. Its wait has no task now.
@@ -162,7 +148,7 @@ impl Core {
     fn end_line(&self, line: &WaitQueue, count: usize, answer: Answer) -> usize {
         let mut ended = 0;
         while ended < count {
-            let first = self.waits.borrow_mut().first_of_line(line);
+            let first = self.waits.borrow().shift(line.first());
             let Some(wait) = first else {
                 break;
             };

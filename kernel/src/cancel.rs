@@ -35,7 +35,7 @@ impl Core {
         if self.cancel_pending.get() && !self.scopes.borrow().is_shielded(scope) {
             self.cancel_pending.set(false);
             let task = self.current_task();
-            task.cancellation.set(Cancellation::Delivered);
+            task.set_cancellation(Cancellation::Delivered);
             self.switch_timeouts_off(scope);
             return Some(Error::Cancelled);
         }
@@ -55,14 +55,14 @@ impl Core {
         if self.current_id() == Some(task.record.id) {
             return false;
         }
-        match task.cancellation.get() {
+        match task.cancellation() {
             _ if task.has_ended() => {}
             Cancellation::None => {
                 let end = self.clock.now() + self.cleanup_budget;
                 let due = Due::Budget(task.record.id.index() as u32);
                 let timer = self.timers.borrow_mut().arm(end, due);
                 task.record.make_rare().budget.set(Some(timer));
-                task.cancellation.set(Cancellation::Pending);
+                task.set_cancellation(Cancellation::Pending);
                 self.deliver_cancellation(task);
             }
             Cancellation::Pending | Cancellation::Delivered => self.cancel_hard(task),
@@ -76,7 +76,7 @@ impl Core {
         for wait in self.waits_of(task) {
             let scope = self.waits.borrow().get(wait).scope;
             if !self.scopes.borrow().is_shielded(scope) {
-                task.cancellation.set(Cancellation::Delivered);
+                task.set_cancellation(Cancellation::Delivered);
                 self.switch_timeouts_off(scope);
                 self.interrupt(wait, Error::Cancelled);
             }
@@ -153,7 +153,7 @@ impl Core {
     }
 
     fn cancel_hard(&self, task: &Task) {
-        task.cancellation.set(Cancellation::Hard);
+        task.set_cancellation(Cancellation::Hard);
         self.dying.borrow_mut().push(task.clone());
     }
 
@@ -228,7 +228,7 @@ impl Core {
     fn close_shield(&self, task: &Task) {
         let shields = &task.record.make_rare().shields;
         shields.set(shields.get() - 1);
-        if shields.get() == 0 && task.cancellation.get() == Cancellation::Hard {
+        if shields.get() == 0 && task.cancellation() == Cancellation::Hard {
             self.dying.borrow_mut().push(task.clone());
         }
     }

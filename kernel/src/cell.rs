@@ -42,13 +42,120 @@ enum Phase {
 pub(crate) struct Header {
     kind: &'static Kind,
     count: Cell<u32>,
-    phase: Cell<Phase>,
-    /// A join handle will ask for the result.
-    pub(crate) joinable: Cell<bool>,
-    /// It is in the ready queue.
-    pub(crate) queued: Cell<bool>,
-    pub(crate) cancellation: Cell<Cancellation>,
+    flags: Cell<Flags>,
     pub(crate) record: Record,
+}
+
+/// All that a step asks of its task before it polls, in one byte: for the usual task it is one
+/// comparison. (A byte, for the compiler would write parts of a word and then read the whole, which
+/// the processor cannot forward.)
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flags(u8);
+
+impl Flags {
+    const PHASE: u8 = 0b11;
+    const CANCELLATION: u8 = 0b1100;
+    /// It is in the ready queue.
+    const QUEUED: u8 = 0b1_0000;
+    /// A join handle will ask for the result.
+    const JOINABLE: u8 = 0b10_0000;
+    /// It has a waker of its own, once foreign code has cloned one.
+    const WAKER: u8 = 0b100_0000;
+
+    /// A new task: parked, joinable, not cancelled.
+    const NEW: Flags = Flags(Flags::JOINABLE);
+
+    #[inline(always)]
+    fn with(self, bits: u8, value: u8) -> Flags {
+        Flags(self.0 & !bits | value)
+    }
+
+    #[inline(always)]
+    fn phase(self) -> Phase {
+        match self.0 & Flags::PHASE {
+            0 => Phase::Parked,
+            1 => Phase::Busy,
+            2 => Phase::Done,
+            _ => Phase::Empty,
+        }
+    }
+
+    #[inline(always)]
+    fn cancellation(self) -> Cancellation {
+        match (self.0 & Flags::CANCELLATION) >> 2 {
+            0 => Cancellation::None,
+            1 => Cancellation::Pending,
+            2 => Cancellation::Delivered,
+            _ => Cancellation::Hard,
+        }
+    }
+}
+
+impl Header {
+    #[inline(always)]
+    fn set_flags(&self, bits: u8, value: u8) {
+        self.flags.set(self.flags.get().with(bits, value));
+    }
+
+    #[inline(always)]
+    fn set_phase(&self, phase: Phase) {
+        self.set_flags(Flags::PHASE, phase as u8);
+    }
+
+    #[inline]
+    pub(crate) fn cancellation(&self) -> Cancellation {
+        self.flags.get().cancellation()
+    }
+
+    pub(crate) fn set_cancellation(&self, cancellation: Cancellation) {
+        self.set_flags(Flags::CANCELLATION, (cancellation as u8) << 2);
+    }
+
+    #[inline]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.flags.get().0 & Flags::QUEUED != 0
+    }
+
+    /// Notes that it is in the ready queue. False if it was there.
+    #[inline]
+    pub(crate) fn enter_queue(&self) -> bool {
+        let was_there = self.is_queued();
+        self.set_flags(Flags::QUEUED, Flags::QUEUED);
+        !was_there
+    }
+
+    /// Notes that it has left the ready queue.
+    pub(crate) fn leave_queue(&self) {
+        self.set_flags(Flags::QUEUED, 0);
+    }
+
+    /// Notes that it has a waker of its own.
+    pub(crate) fn has_waker(&self) {
+        self.set_flags(Flags::WAKER, Flags::WAKER);
+    }
+
+    /// Nobody will ask for the result.
+    #[inline]
+    pub(crate) fn detach(&self) {
+        self.set_flags(Flags::JOINABLE, 0);
+    }
+
+    #[inline]
+    fn is_joinable(&self) -> bool {
+        self.flags.get().0 & Flags::JOINABLE != 0
+    }
+
+    /// True if the task can be polled.
+    #[inline]
+    pub(crate) fn is_parked(&self) -> bool {
+        self.flags.get().phase() == Phase::Parked
+    }
+
+    /// True once the task has ended, also if its result was taken.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flags.get().0 & Flags::PHASE >= Phase::Done as u8
+    }
 }
 
 /// What depends on the future's type.
@@ -103,10 +210,10 @@ impl<T> Joint<T> {
     /// Takes the result out, if the task has ended and nobody took it yet.
     #[inline]
     pub(crate) fn take(&self) -> Option<Result<T, JoinError>> {
-        if self.task.phase.get() != Phase::Done {
+        if self.task.flags.get().phase() != Phase::Done {
             return None;
         }
-        self.task.phase.set(Phase::Empty);
+        self.task.set_phase(Phase::Empty);
         // SAFETY: the task was made with a future of output `T`, so this is where its result
         // lies, and the phase was `Done`: it is there. The phase says from now on that it is not,
         // so it is read once. No foreign code runs in between. (Read by its parts, for the reason
@@ -132,10 +239,7 @@ impl Task {
             (&raw mut (*cell).header).write(Header {
                 kind: Kind::of::<F>(),
                 count: Cell::new(1),
-                phase: Cell::new(Phase::Parked),
-                joinable: Cell::new(true),
-                queued: Cell::new(false),
-                cancellation: Cell::new(Cancellation::None),
+                flags: Cell::new(Flags::NEW),
                 record,
             });
             (&raw mut (*cell).stage).cast::<F>().write(future);
@@ -143,18 +247,6 @@ impl Task {
                 cell: NonNull::new_unchecked(cell).cast(),
             }
         }
-    }
-
-    /// True if the task can be polled.
-    #[inline]
-    pub(crate) fn is_parked(&self) -> bool {
-        self.phase.get() == Phase::Parked
-    }
-
-    /// True once the task has ended, also if its result was taken.
-    #[inline]
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.phase.get(), Phase::Done | Phase::Empty)
     }
 
     /// Has the processor fetch the cell while it does something else: with many tasks, waiting
@@ -181,10 +273,25 @@ impl Task {
     /// # Panics
     /// If the future does, or its drop, or the drop of a result that nobody wants. `end` then
     /// makes of the cell what a joiner is told. Also if the cell is not parked.
-    #[inline]
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        assert!(self.is_parked(), "a task that is polled has its future");
-        self.phase.set(Phase::Busy);
+        let flags = self.flags.get();
+        assert!(flags.phase() == Phase::Parked, "it has its future");
+        self.poll_parked(flags, cx)
+    }
+
+    /// As `poll`, for a task that comes out of the ready queue, if it is as usual: parked, not
+    /// cancelled, and without a waker of its own.
+    #[inline]
+    pub(crate) fn poll_if_usual(&self, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        let flags = self.flags.get();
+        let usual = flags.0 & !Flags::JOINABLE == Flags::QUEUED | Phase::Parked as u8;
+        usual.then(|| self.poll_parked(flags.with(Flags::QUEUED, 0), cx))
+    }
+
+    /// Polls a task that has its future, as `flags` say.
+    #[inline]
+    fn poll_parked(&self, flags: Flags, cx: &mut Context<'_>) -> Poll<()> {
+        self.flags.set(flags.with(Flags::PHASE, Phase::Busy as u8));
         // SAFETY: `kind` belongs to this cell's future, which is there, since the phase was
         // `Parked`; the phase is now `Busy`, so until `poll` changes it nobody else comes in.
         // `&self` keeps the cell alive.
@@ -194,11 +301,11 @@ impl Task {
     /// Drops the future, if it is still there, and keeps this error as the result. A panic of the
     /// drop takes the error's place. Gives it back if nobody will ask for it.
     pub(crate) fn end(&self, mut error: JoinError) -> Option<JoinError> {
-        match self.phase.get() {
+        match self.flags.get().phase() {
             Phase::Busy | Phase::Done => return None,
             Phase::Empty => {}
             Phase::Parked => {
-                self.phase.set(Phase::Busy);
+                self.set_phase(Phase::Busy);
                 // SAFETY: as in `poll`.
                 let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
                     (self.kind.drop_future)(self.cell)
@@ -208,13 +315,13 @@ impl Task {
                 }
             }
         }
-        self.phase.set(Phase::Empty);
-        if !self.joinable.get() {
+        self.set_phase(Phase::Empty);
+        if !self.is_joinable() {
             return Some(error);
         }
         // SAFETY: `kind` belongs to this cell, and the stage is empty.
         unsafe { (self.kind.fail)(self.cell, error) };
-        self.phase.set(Phase::Done);
+        self.set_phase(Phase::Done);
         None
     }
 }
@@ -261,7 +368,7 @@ struct Leave<'a> {
 impl Drop for Leave<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.header.phase.set(self.phase);
+        self.header.set_phase(self.phase);
     }
 }
 
@@ -308,7 +415,7 @@ unsafe fn poll<F: Future + 'static>(cell: NonNull<Header>, cx: &mut Context<'_>)
     leave.phase = Phase::Empty;
     // SAFETY: as above; the phase will not be `Parked` again, so it is dropped once.
     unsafe { ManuallyDrop::drop(&mut (*stage).future) };
-    if header.joinable.get() {
+    if header.is_joinable() {
         // SAFETY: as above; the stage is empty.
         unsafe { (*stage).result = ManuallyDrop::new(Ok(value)) };
         leave.phase = Phase::Done;
@@ -343,7 +450,7 @@ impl<F: Future> Drop for TaskCell<F> {
         // SAFETY: the phase says what is in the stage. A busy cell is never dropped: whoever made
         // it busy holds a `Task`.
         unsafe {
-            match self.header.phase.get() {
+            match self.header.flags.get().phase() {
                 Phase::Parked => ManuallyDrop::drop(&mut stage.future),
                 Phase::Done => ManuallyDrop::drop(&mut stage.result),
                 Phase::Busy | Phase::Empty => {}

@@ -31,7 +31,6 @@ use crate::{
     table::Tasks,
     task::spawn_at,
     timer::Timers,
-    trap::Trap,
     turn::Left,
     wait::{NONE, WaitId, Waits},
     waker::Lent,
@@ -62,9 +61,8 @@ pub(crate) struct Core {
     /// Those who look on, if anybody does.
     pub(crate) watch: Option<Box<Watch>>,
 
-    // The door: what the task now polled asks for. Usually one trap; more spill over.
-    pub(crate) slot: Held<Option<(WaitId, Trap)>>,
-    pub(crate) spill: Held<Vec<(WaitId, Trap)>>,
+    /// The door: the waits that the task now polled has asked for; usually one.
+    pub(crate) door: Held<Vec<WaitId>>,
 
     /// What the step now running leaves for the loop to do; see [`Left`].
     pub(crate) left: Left,
@@ -294,6 +292,7 @@ impl Running {
             runs.get()
         }));
         core.closing.set(false);
+        core.lent_data.set(core.lent.data());
         Running {
             _core: core.clone(),
         }
@@ -332,9 +331,8 @@ impl Core {
             clock: builder.clock,
             cleanup_budget: builder.cleanup_budget,
             watch,
-            slot: Held::default(),
+            door: Held::default(),
             left: Left::default(),
-            spill: Held::default(),
             tasks: Held::default(),
             ready: Held::new(Ready::new(builder.shuffle)),
             dying: Held::default(),

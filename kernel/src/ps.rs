@@ -7,7 +7,8 @@ use crate::{
     kernel::Core,
     reactor::Source,
     task::{Cancellation, TaskId},
-    wait::{Undo, WaitId},
+    trap::Trap,
+    wait::{Wait, WaitId},
     watch::{Observed, TaskAccount},
 };
 
@@ -195,12 +196,12 @@ fn info(core: &Core, task: &Task) -> TaskInfo {
         spawned_at: observed.spawned_at(),
         state: match () {
             () if core.current_id() == Some(observed.id()) => TaskState::Running,
-            () if task.queued.get() => TaskState::Ready,
+            () if task.is_queued() => TaskState::Ready,
             () if waits.is_empty() => TaskState::Foreign,
             () => TaskState::Waiting,
         },
         waits,
-        cancelled: task.cancellation.get() != Cancellation::None,
+        cancelled: task.cancellation() != Cancellation::None,
         daemon: task.record.is_daemon(),
         account: core
             .watch
@@ -214,23 +215,21 @@ fn waits_of(core: &Core, task: &Task) -> Vec<TaskWait> {
     let ids: Vec<WaitId> = waits.of(task).collect();
     ids.into_iter()
         .rev()
-        .map(|wait| describe(core, &waits.get(wait).undo))
+        .map(|wait| describe(core, waits.get(wait)))
         .collect()
 }
 
-fn describe(core: &Core, undo: &Undo) -> TaskWait {
-    let (trap, argument) = match undo {
-        Undo::Requested | Undo::Answered(_) | Undo::Free => ("About", "to wait".to_owned()),
-        Undo::Timer(timer) => {
-            let deadline = core.timers.borrow().deadline(*timer);
-            let left = deadline.saturating_duration_since(core.clock.now());
+fn describe(core: &Core, wait: &Wait) -> TaskWait {
+    let (trap, argument) = match &wait.trap {
+        Trap::Sleep(until) => {
+            let left = until.saturating_duration_since(core.clock.now());
             ("Sleep", format!("{left:.1?}"))
         }
-        Undo::Reader(source) => ("Readable", name_of(source)),
-        Undo::Writer(source) => ("Writable", name_of(source)),
-        Undo::Queue(queue) => ("Wait", queue.what().to_owned()),
-        Undo::Joiner(task) => ("Join", Observed::new(task).id().to_string()),
-        Undo::Bell(bell) => ("Bell", bell.to_string()),
+        Trap::Readable(source) => ("Readable", name_of(&source.0)),
+        Trap::Writable(source) => ("Writable", name_of(&source.0)),
+        Trap::Wait(queue) => ("Wait", queue.what().to_owned()),
+        Trap::Join(task) => ("Join", task.to_string()),
+        Trap::Bell(bell) => ("Bell", bell.0.to_string()),
     };
     TaskWait { trap, argument }
 }

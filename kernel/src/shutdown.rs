@@ -103,7 +103,7 @@ impl Core {
     /// Those that were cancelled before keep the time for cleaning up that they have left.
     fn end_tasks(&self, tasks: Vec<Task>) {
         for task in &tasks {
-            if task.cancellation.get() == crate::task::Cancellation::None {
+            if task.cancellation() == crate::task::Cancellation::None {
                 self.cancel_task(task);
             }
         }

@@ -94,12 +94,17 @@ impl Core {
 
     /// The task that is being polled.
     #[inline]
-    pub(crate) fn current_task(&self) -> Task {
+    pub(crate) fn with_current_task<R>(&self, f: impl FnOnce(&Task) -> R) -> R {
         let current = self.current.borrow();
-        current
+        f(current
             .as_ref()
-            .expect("traps are for tasks: this was polled outside of one")
-            .clone()
+            .expect("traps are for tasks: this was polled outside of one"))
+    }
+
+    /// As [`with_current_task`](Core::with_current_task), to keep.
+    #[inline]
+    pub(crate) fn current_task(&self) -> Task {
+        self.with_current_task(Task::clone)
     }
 
     /// The task with this id, unless it has ended.
@@ -117,6 +122,7 @@ impl Core {
     /// A clone of the task's real waker, which is made now if it has none yet.
     pub(crate) fn keep_waker(&self, id: TaskId, make: impl FnOnce() -> Waker) -> Option<Waker> {
         let task = self.task(id)?;
+        task.has_waker();
         Some(task.record.make_rare().waker.get_or_init(make).clone())
     }
 
@@ -143,7 +149,7 @@ impl Core {
     /// Puts a task at the end of the ready queue, if it is not there already.
     #[inline]
     pub(crate) fn make_ready(&self, task: Task) {
-        if !task.queued.replace(true) {
+        if task.enter_queue() {
             self.ready.borrow_mut().push(task);
         }
     }
@@ -171,7 +177,7 @@ impl Core {
         }
         self.disown_waits(task);
         while record.joiners.get() != NONE {
-            let joiner = self.waits.borrow_mut().shift(&record.joiners);
+            let joiner = self.waits.borrow().shift(&record.joiners);
             joiner
                 .into_iter()
                 .for_each(|wait| self.answer(wait, Ok(())));

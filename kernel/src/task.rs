@@ -293,7 +293,7 @@ impl<T: 'static> Future for Join<T> {
 impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
-        self.joint.task().joinable.set(false);
+        self.joint.task().detach();
         if let Some(result) = self.joint.take() {
             unread(&self.joint.task().record, result);
         }

@@ -25,7 +25,7 @@ const KEPT: usize = 64;
 
 /// Names one armed deadline. Valid until it is cancelled or comes out of [`Timers::expire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimerKey(u32);
+pub(crate) struct TimerKey(pub(crate) u32);
 
 /// Where an armed deadline lies.
 struct Place {
@@ -93,13 +93,6 @@ impl<P: Copy> Timers<P> {
             payload,
         });
         TimerKey(key)
-    }
-
-    /// When it passes.
-    pub(crate) fn deadline(&self, key: TimerKey) -> Instant {
-        let Place { slot, position } = self.places[key.0];
-        let entry = &self.slots[slot as usize][position as usize];
-        self.base + Duration::from_nanos(entry.deadline_ns)
     }
 
     /// Takes an armed deadline out again.

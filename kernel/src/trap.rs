@@ -235,21 +235,17 @@ impl Core {
         Poll::Ready(answer)
     }
 
-    /// Puts a request into the slot, for the loop to read after this poll.
+    /// Puts a request in front of the door, for the loop to read after this poll.
     fn request(&self, state: &mut State, cx: &mut Context<'_>) {
         let State::New(trap) = state else {
             unreachable!("only a new trap is requested");
         };
-        let id = (self.waits.borrow_mut()).insert(self.current_task(), self.scope.get());
-        let mut slot = self.slot.borrow_mut();
-        if slot.is_some() {
-            // Several in one poll: the earlier ones spill into the list.
-            self.spill.borrow_mut().extend(slot.take());
-        }
-        // A clone is written by its parts, where a move would wait for them.
-        *slot = Some((id, trap.clone()));
-        drop(slot);
+        let id = self.with_current_task(|task| {
+            let mut waits = self.waits.borrow_mut();
+            waits.insert(trap, task, self.scope.get())
+        });
         *state = State::Waiting(id, self.run_number());
+        self.door.borrow_mut().push(id);
         self.left.add(Left::REQUESTS);
         self.note_waker(id, cx.waker());
     }
@@ -258,13 +254,15 @@ impl Core {
     /// combinator's own waker may have changed since the last poll.
     #[inline]
     fn answer_of(&self, id: WaitId, cx: &mut Context<'_>) -> Option<Answer> {
-        let answered = self.waits.borrow_mut().take_answer(id);
-        if let Some((answer, _waker)) = answered {
-            return Some(answer);
+        let answer = self.waits.borrow().get(id).answer();
+        match answer {
+            Some(_) => self.forget_wait(id),
+            None => {
+                self.note_waker(id, cx.waker());
+                self.adopt(id);
+            }
         }
-        self.note_waker(id, cx.waker());
-        self.adopt(id);
-        None
+        answer
     }
 
     /// Notes a combinator's own waker for a wait; our own needs no note.

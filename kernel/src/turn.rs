@@ -6,8 +6,8 @@
 
 use std::{
     cell::Cell,
+    ops::ControlFlow::{self, Break, Continue},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    rc::Rc,
     sync::atomic::Ordering,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -20,9 +20,9 @@ use crate::{
     kernel::{Core, Due},
     outside::Note,
     reactor::{READ, Source, WRITE},
-    task::{Cancellation, TaskId},
+    task::Cancellation,
     trap::Trap,
-    wait::{NONE, Undo, WaitId},
+    wait::{Answer, NONE, Stage, WaitId},
 };
 
 /// Steps in one turn before deadlines and I/O are looked at again.
@@ -31,6 +31,8 @@ const STEPS_PER_TURN: u32 = 1024;
 const STEPS_PER_LOOK: u32 = 64;
 /// A turn that has taken this long ends at the next look.
 const TURN_TIME: Duration = Duration::from_micros(100);
+/// How far ahead in the ready queue the processor fetches tasks.
+const PREFETCHED: usize = 2;
 /// Operations that a task may do in one step without waiting.
 const OPERATIONS_PER_STEP: u32 = 128;
 
@@ -77,14 +79,15 @@ impl Core {
             let Some(task) = self.current.take() else {
                 resume_unwind(payload); // not in a task: a waker's, or the kernel's own
             };
-            self.end_step();
-            if let Some(watch) = &self.watch {
-                watch.leave(&task);
-            }
+            self.end_unusual(&task);
+            self.left.take(Left::YIELDED | Left::WATCHED);
+            self.read_door();
+            self.wake_foreign();
             self.finish(&task, JoinError::Panicked(Panic::new(payload)));
         }
     }
 
+    #[inline(never)]
     fn run_steps(&self, steps: &Steps) {
         let lent = self.lent.waker();
         let mut context = Context::from_waker(&lent);
@@ -102,7 +105,7 @@ impl Core {
     fn next_ready(&self) -> Option<Task> {
         let mut ready = self.ready.borrow_mut();
         let task = ready.pop();
-        if let Some(next) = ready.peek() {
+        if let Some(next) = ready.peek(PREFETCHED) {
             next.prefetch();
         }
         task
@@ -111,68 +114,94 @@ impl Core {
     /// Polls one task, then reads what it asked for.
     #[inline]
     fn step(&self, task: Task, context: &mut Context<'_>) {
-        task.queued.set(false);
-        let cancellation = task.cancellation.get();
-        if !task.is_parked() || cancellation == Cancellation::Hard && !task.record.is_shielded() {
-            return; // it has ended, or is among the dying
-        }
-        self.scope.set(NONE);
-        self.cancel_pending
-            .set(cancellation == Cancellation::Pending);
         self.operations.set(OPERATIONS_PER_STEP);
         let id = task.record.id.to_bits();
         self.lent.task.store(id, Ordering::Relaxed);
-        *self.current.borrow_mut() = Some(task);
+        self.current.put(Some(task));
         // The one guard that is held while foreign code runs: nobody but us changes `current`.
-        let current = self.current.borrow();
-        if let (Some(watch), Some(task)) = (&self.watch, &*current) {
-            watch.running(task);
-        }
-        let polled = current.as_ref().map(|task| self.poll(task, context));
-        drop(current);
+        let polled = self.current.borrow().as_ref().and_then(|task| {
+            match self.watch {
+                None => task.poll_if_usual(context),
+                Some(_) => None,
+            }
+            .or_else(|| self.poll_unusual(task))
+        });
         let task = self.current.take();
-        let yielded = self.end_step();
         let (Some(polled), Some(task)) = (polled, task) else {
             return;
         };
+        match (self.left.0.get(), polled) {
+            (0, Poll::Pending) => {}
+            (Left::YIELDED, Poll::Pending) => {
+                self.left.0.set(0);
+                self.make_ready(task);
+            }
+            _ => self.end_step(task, polled),
+        }
+    }
+
+    /// Acts on what the task asked for, and on its end.
+    #[inline(never)]
+    fn end_step(&self, task: Task, polled: Poll<()>) {
+        let yielded = self.left.take(Left::YIELDED);
+        self.read_door();
+        self.wake_foreign();
+        match polled {
+            Poll::Ready(()) => return self.retire(&task),
+            Poll::Pending => self.suspended(&task),
+        }
+        if yielded {
+            self.make_ready(task);
+        }
+    }
+
+    fn suspended(&self, task: &Task) {
+        if let (true, Some(watch)) = (self.left.take(Left::WATCHED), &self.watch) {
+            watch.suspended(task);
+        }
+    }
+
+    /// Polls a task that was cancelled, or has a waker of its own, or is watched. Not if it has
+    /// ended, or is among the dying.
+    #[inline(never)]
+    fn poll_unusual(&self, task: &Task) -> Option<Poll<()>> {
+        task.leave_queue();
+        let cancellation = task.cancellation();
+        if !task.is_parked() || cancellation == Cancellation::Hard && !task.record.is_shielded() {
+            return None;
+        }
+        self.cancel_pending
+            .set(cancellation == Cancellation::Pending);
         if let Some(watch) = &self.watch {
-            watch.leave(&task);
-            if polled.is_pending() {
-                watch.suspended(&task);
+            self.left.add(Left::WATCHED);
+            watch.running(task);
+        }
+        let polled = self.poll_with_its_waker(task);
+        self.end_unusual(task);
+        Some(polled)
+    }
+
+    /// What a poll that was not as usual has changed, and the next finds as usual again.
+    fn end_unusual(&self, task: &Task) {
+        self.lent_data.set(self.lent.data());
+        self.cancel_pending.set(false);
+        if let Some(watch) = &self.watch {
+            watch.leave(task);
+        }
+    }
+
+    /// Polls with the task's real waker if it has one, else with the one that is lent.
+    fn poll_with_its_waker(&self, task: &Task) -> Poll<()> {
+        match task.record.rare().and_then(|rare| rare.waker.get()) {
+            None => task.poll(&mut Context::from_waker(&self.lent.waker())),
+            Some(kept) => {
+                self.lent_data.set(kept.data());
+                task.poll(&mut Context::from_waker(kept))
             }
         }
-        match polled {
-            Poll::Ready(()) => self.retire(&task),
-            Poll::Pending if yielded => self.make_ready(task),
-            Poll::Pending => {}
-        }
     }
 
-    /// Polls with the waker that is lent, or with the task's real one if it has one.
-    #[inline]
-    fn poll(&self, task: &Task, context: &mut Context<'_>) -> Poll<()> {
-        let kept = task.record.rare().and_then(|rare| rare.waker.get());
-        let waker = kept.unwrap_or(context.waker());
-        self.lent_data.set(waker.data());
-        match kept {
-            None => task.poll(context),
-            Some(kept) => task.poll(&mut Context::from_waker(kept)),
-        }
-    }
-
-    /// Nobody is being polled any more: acts on what the task asked for. True if it yielded.
-    #[inline]
-    fn end_step(&self) -> bool {
-        self.lent_data.set(std::ptr::null());
-        let yielded = self.left.take(Left::YIELDED);
-        if self.left.any() {
-            self.read_door();
-            self.wake_foreign();
-        }
-        yielded
-    }
-
-    /// Reads the slot and what spilled over, in the order of asking.
+    /// Reads what was asked for, in the order of asking.
     #[inline]
     pub(crate) fn read_door(&self) {
         if self.left.take(Left::REQUESTS) {
@@ -181,88 +210,43 @@ impl Core {
     }
 
     fn read_requests(&self) {
-        if !self.spill.borrow().is_empty() {
-            let spilled = self.spill.take();
-            for (wait, trap) in &spilled {
-                self.handle(*wait, trap);
+        let count = self.door.borrow().len();
+        for n in 0..count {
+            let wait = self.door.borrow()[n];
+            if let ControlFlow::Break(answer) = self.handle(wait) {
+                self.answer(wait, answer);
             }
         }
-        // In place, as in `Waits::suspend`; no trap's meaning touches the slot.
-        if let Some((wait, trap)) = &*self.slot.borrow() {
-            self.handle(*wait, trap);
-        }
-        *self.slot.borrow_mut() = None;
+        self.door.borrow_mut().clear(); // no trap's meaning puts another in front of the door
     }
 
-    /// The heart: what each trap means.
-    fn handle(&self, wait: WaitId, trap: &Trap) {
-        match trap {
+    /// The heart: what each trap means. Breaks off with the answer, if it is there at once.
+    fn handle(&self, id: WaitId) -> ControlFlow<Answer> {
+        let waits = self.waits.borrow();
+        let wait = waits.get(id);
+        match &wait.trap {
             Trap::Sleep(until) => {
-                let timer = self.timers.borrow_mut().arm(*until, Due::Wait(wait));
-                self.suspend(wait, Undo::Timer(timer));
+                wait.set_timer(self.timers.borrow_mut().arm(*until, Due::Wait(id)));
             }
-            Trap::Readable(source) => self.wait_for_source(wait, &source.0, READ),
-            Trap::Writable(source) => self.wait_for_source(wait, &source.0, WRITE),
-            Trap::Wait(queue) => {
-                let mut waits = self.waits.borrow_mut();
-                waits.join_line(queue, wait);
-                waits.suspend(wait, Undo::Queue(queue.clone()));
-            }
-            Trap::Join(task) => self.wait_for_end(wait, *task),
-            Trap::Bell(bell) => self.wait_for_bell(wait, bell.0),
-        }
-    }
-
-    fn suspend(&self, wait: WaitId, undo: Undo) {
-        self.waits.borrow_mut().suspend(wait, undo);
-    }
-
-    fn wait_for_source(&self, wait: WaitId, source: &Rc<Source>, direction: usize) {
-        if source.is_ready(direction) {
-            return self.answer(wait, Ok(()));
-        }
-        if source.waiter[direction].get() != NONE {
-            return self.answer(wait, Err(Error::Busy));
-        }
-        source.waiter[direction].set(wait);
-        self.suspend(
-            wait,
-            match direction {
-                READ => Undo::Reader(source.clone()),
-                _ => Undo::Writer(source.clone()),
+            Trap::Wait(queue) => waits.enqueue(queue.first(), id),
+            Trap::Readable(source) => wait_for_source(id, &source.0, READ)?,
+            Trap::Writable(source) => wait_for_source(id, &source.0, WRITE)?,
+            Trap::Join(task) => match self.tasks.borrow().get(*task) {
+                None => return Break(Ok(())), // it has ended
+                Some(task) if wait.task.as_ref().is_some_and(|own| own.is(task)) => {
+                    return Break(Err(Error::OneSelf));
+                }
+                Some(task) => waits.enqueue(&task.record.joiners, id),
             },
-        );
-    }
-
-    fn wait_for_end(&self, wait: WaitId, id: TaskId) {
-        let Some(task) = self.task(id) else {
-            return self.answer(wait, Ok(())); // it has ended
-        };
-        let mut waits = self.waits.borrow_mut();
-        if waits
-            .get(wait)
-            .task
-            .as_ref()
-            .is_some_and(|own| own.is(&task))
-        {
-            drop(waits);
-            return self.answer(wait, Err(Error::OneSelf));
+            Trap::Bell(bell) => match self.bells.borrow().get(bell.0 as usize) {
+                Some(state) if state.rung.replace(false) => return Break(Ok(())),
+                Some(state) if state.waiter.get() == NONE => state.waiter.set(id),
+                Some(_) => return Break(Err(Error::Busy)),
+                None => return Break(Err(Error::Closed)),
+            },
         }
-        waits.enqueue(&task.record.joiners, wait);
-        waits.suspend(wait, Undo::Joiner(task));
-    }
-
-    fn wait_for_bell(&self, wait: WaitId, bell: u32) {
-        let bells = self.bells.borrow();
-        match bells.get(bell as usize) {
-            Some(state) if state.rung.replace(false) => self.answer(wait, Ok(())),
-            Some(state) if state.waiter.get() == NONE => {
-                state.waiter.set(wait);
-                self.suspend(wait, Undo::Bell(bell));
-            }
-            Some(_) => self.answer(wait, Err(Error::Busy)),
-            None => self.answer(wait, Err(Error::Closed)),
-        }
+        wait.stage.set(Stage::Suspended);
+        Continue(())
     }
 
     /// Answers all deadlines that have passed, those of scopes outermost first.
@@ -356,26 +340,35 @@ impl Core {
     }
 }
 
+/// Puts a wait to a source; or it is ready, or has another's wait already.
+fn wait_for_source(wait: WaitId, source: &Source, direction: usize) -> ControlFlow<Answer> {
+    if source.is_ready(direction) {
+        return Break(Ok(()));
+    }
+    if source.waiter[direction].get() != NONE {
+        return Break(Err(Error::Busy));
+    }
+    source.waiter[direction].set(wait);
+    Continue(())
+}
+
 /// What a step leaves for the loop to do: one look says that there is nothing, as there usually is.
 #[derive(Default)]
 pub(crate) struct Left(Cell<u8>);
 
 impl Left {
-    /// Something is in the slot or the spill list.
+    /// Somebody stands at the door.
     pub(crate) const REQUESTS: u8 = 1;
     /// Wakers of combinators are to be called.
     pub(crate) const WAKERS: u8 = 2;
     /// The task goes to the end of the ready queue.
     pub(crate) const YIELDED: u8 = 4;
+    /// Somebody looks on.
+    const WATCHED: u8 = 8;
 
     #[inline]
     pub(crate) fn add(&self, what: u8) {
         self.0.set(self.0.get() | what);
-    }
-
-    #[inline]
-    fn any(&self) -> bool {
-        self.0.get() != 0
     }
 
     /// True if this was left; it is not any more.

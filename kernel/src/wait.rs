@@ -1,13 +1,24 @@
-//! The table of waits: who waits, in which task, under which scopes, and how to undo it.
+//! The table of waits: who waits, for what, in which task, and under which scopes.
 //!
-//! A wait is one entry of a table. It sits in up to two lists, both linked through the table
-//! itself: the list of its task's unanswered waits (so that a cancellation finds them) and the
-//! queue of what it waits for (an event, a semaphore, a task's end). Entering and leaving either
-//! list never searches. Pure: nothing here touches a descriptor or a clock.
+//! A wait is one entry of a table: the trap, as it was asked for, and how far it has come. It sits
+//! in up to two lists, both linked through the table itself: the list of its task's unanswered
+//! waits (so that a cancellation finds them) and the line of what it waits for (an event, a
+//! semaphore, a task's end). Entering and leaving either list never searches. Pure: nothing here
+//! touches a descriptor or a clock.
 
-use std::{cell::Cell, rc::Rc, task::Waker};
+use std::{
+    cell::Cell,
+    mem::{forget, replace},
+    rc::Rc,
+    task::Waker,
+};
 
-use crate::{cell::Task, error::Error, reactor::Source, timer::TimerKey};
+use crate::{
+    cell::Task,
+    error::Error,
+    timer::TimerKey,
+    trap::{BellKey, Trap},
+};
 
 /// No entry.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -19,20 +30,16 @@ pub(crate) type Answer = Result<(), Error>;
 /// used after its entry was given to another.
 pub(crate) type WaitId = u32;
 
-/// How to take a wait out of where it was put. It travels with the wait, so no other code guesses.
-pub(crate) enum Undo {
-    /// Requested, and not yet seen by the kernel's loop.
-    Requested,
-    Timer(TimerKey),
-    Reader(Rc<Source>),
-    Writer(Rc<Source>),
-    Queue(WaitQueue),
-    Joiner(Task),
-    Bell(u32),
-    /// Answered; nothing left to undo.
-    Answered(Answer),
+/// How far a wait has come.
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
     /// No wait: a place to be used again.
     Free,
+    /// It stands at the door: the kernel's loop has not seen it yet.
+    Requested,
+    /// It stands where its trap says, until it is answered.
+    Suspended,
+    Answered(Answer),
 }
 
 /// A line of tasks that wait for something, served in order of arrival.
@@ -64,6 +71,12 @@ impl WaitQueue {
         }
     }
 
+    /// The first in line, or none.
+    #[inline]
+    pub(crate) fn first(&self) -> &Cell<WaitId> {
+        &self.line.first
+    }
+
     pub(crate) fn what(&self) -> &'static str {
         self.line.what
     }
@@ -93,32 +106,54 @@ impl std::fmt::Debug for WaitQueue {
 pub(crate) struct Wait {
     /// The task in whose poll it was requested; none once it is answered, or the task has ended.
     pub(crate) task: Option<Task>,
+    /// What was asked for. (A free place keeps one that owns nothing.)
+    pub(crate) trap: Trap,
     /// The innermost scope (timeout or shield) around it.
     pub(crate) scope: u32,
-    pub(crate) undo: Undo,
     /// Neighbours in the task's list of unanswered waits.
     next: WaitId,
     prev: WaitId,
-    /// Neighbours in the line it stands in, which is a ring: before the first is the last.
-    after: WaitId,
-    before: WaitId,
+    /// Neighbours in the line it stands in, which is a ring: before the first is the last. A
+    /// sleep stands in no line, and keeps the number of its timer in `after`.
+    after: Cell<WaitId>,
+    before: Cell<WaitId>,
+    pub(crate) stage: Cell<Stage>,
     /// True if `Waits::wakers` has an entry for it.
     foreign: bool,
+}
+
+/// A trap that owns nothing.
+const NO_TRAP: Trap = Trap::Bell(BellKey(NONE));
+
+/// Writes where nothing lies that would have to be dropped: what the compiler cannot know.
+#[inline(always)]
+fn put<T>(place: &mut T, value: T) {
+    forget(replace(place, value));
 }
 
 impl Wait {
     /// The answer, once there is one.
     #[inline]
     pub(crate) fn answer(&self) -> Option<Answer> {
-        match self.undo {
-            Undo::Answered(answer) => Some(answer),
+        match self.stage.get() {
+            Stage::Answered(answer) => Some(answer),
             _ => None,
         }
     }
 
     /// True if answering it means making its task ready, and no more.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         !self.foreign
+    }
+
+    /// The timer of a sleep.
+    pub(crate) fn timer(&self) -> TimerKey {
+        TimerKey(self.after.get())
+    }
+
+    pub(crate) fn set_timer(&self, timer: TimerKey) {
+        self.after.set(timer.0);
     }
 }
 
@@ -147,7 +182,7 @@ impl Waits {
     }
 
     pub(crate) fn ids(&self) -> Vec<WaitId> {
-        let used = |wait: &Wait| !matches!(wait.undo, Undo::Free);
+        let used = |wait: &Wait| !matches!(wait.stage.get(), Stage::Free);
         (0..self.places.len())
             .filter(|id| used(&self.places[*id]))
             .map(|id| id as WaitId)
@@ -164,9 +199,10 @@ impl Waits {
         &mut self.places[id as usize]
     }
 
-    /// Adds a wait to the front of its task's list.
+    /// Adds a wait to the front of its task's list. (The trap is cloned by its parts into its
+    /// place: moved there, it would be read back as a whole before its parts are written.)
     #[inline]
-    pub(crate) fn insert(&mut self, task: Task, scope: u32) -> WaitId {
+    pub(crate) fn insert(&mut self, trap: &Trap, task: &Task, scope: u32) -> WaitId {
         let id = match self.free {
             NONE => self.grow(),
             free => free,
@@ -177,8 +213,9 @@ impl Waits {
         self.free = wait.next;
         (wait.next, wait.prev) = (next, NONE);
         wait.scope = scope;
-        wait.undo = Undo::Requested;
-        wait.task = Some(task);
+        wait.stage.set(Stage::Requested);
+        put(&mut wait.trap, trap.clone());
+        put(&mut wait.task, Some(task.clone()));
         if next != NONE {
             self.get_mut(next).prev = id;
         }
@@ -190,51 +227,38 @@ impl Waits {
     fn grow(&mut self) -> WaitId {
         self.places.push(Wait {
             task: None,
+            trap: NO_TRAP,
             scope: NONE,
-            undo: Undo::Free,
             next: NONE,
             prev: NONE,
-            after: NONE,
-            before: NONE,
+            after: Cell::new(NONE),
+            before: Cell::new(NONE),
+            stage: Cell::new(Stage::Free),
             foreign: false,
         });
         (self.places.len() - 1) as WaitId
-    }
-
-    /// Gives up the place of a wait that is in no list any more and has no waker left.
-    #[inline]
-    fn remove(&mut self, id: WaitId) {
-        let free = self.free;
-        let wait = self.get_mut(id);
-        debug_assert!(!wait.foreign && wait.task.is_none());
-        wait.undo = Undo::Free;
-        wait.next = free;
-        self.free = id;
-        self.used -= 1;
     }
 
     /// Gives a wait its answer and takes it out of its task's list; gives the task, unless it has
     /// ended. Whoever answers a joiner holds the task that was joined: it is not dropped in here.
     #[inline]
     pub(crate) fn answer(&mut self, id: WaitId, answer: Answer) -> Option<Task> {
-        self.suspend(id, Undo::Answered(answer));
+        self.get(id).stage.set(Stage::Answered(answer));
         self.leave_task(id)
     }
 
-    /// The answer, if it is there; the wait is then no more. Also gives the waker noted for it, to
-    /// be dropped where nothing is borrowed.
+    /// Removes a wait that stands nowhere any more; gives what is to be dropped where nothing is
+    /// borrowed: its trap, and the waker noted for it.
     #[inline]
-    pub(crate) fn take_answer(&mut self, id: WaitId) -> Option<(Answer, Option<Waker>)> {
-        let answer = self.get(id).answer()?;
-        Some((answer, self.forget(id)))
-    }
-
-    /// Removes a wait that stands nowhere any more; gives the waker noted for it.
-    #[inline]
-    pub(crate) fn forget(&mut self, id: WaitId) -> Option<Waker> {
+    pub(crate) fn forget(&mut self, id: WaitId) -> (Trap, Option<Waker>) {
         let waker = self.take_waker(id);
-        self.remove(id);
-        waker
+        let free = replace(&mut self.free, id);
+        self.used -= 1;
+        let wait = self.get_mut(id);
+        debug_assert!(wait.task.is_none());
+        wait.stage.set(Stage::Free);
+        wait.next = free;
+        (replace(&mut wait.trap, NO_TRAP), waker)
     }
 
     /// Takes an unanswered wait out of its task's list; gives the task, unless it has ended.
@@ -271,17 +295,6 @@ impl Waits {
         })
     }
 
-    /// Notes how to undo a wait, where nothing has to be undone now. (Written in place: a `replace`
-    /// moves sixteen bytes that were written in parts, and waits for them.)
-    #[inline]
-    pub(crate) fn suspend(&mut self, id: WaitId, undo: Undo) {
-        self.get_mut(id).undo = undo;
-    }
-
-    pub(crate) fn set_undo(&mut self, id: WaitId, undo: Undo) -> Undo {
-        std::mem::replace(&mut self.get_mut(id).undo, undo)
-    }
-
     pub(crate) fn set_scope(&mut self, id: WaitId, scope: u32) {
         self.get_mut(id).scope = scope;
     }
@@ -314,29 +327,31 @@ impl Waits {
 
     /// Puts a wait at the end of a line that begins with `first`.
     #[inline]
-    pub(crate) fn enqueue(&mut self, first: &Cell<WaitId>, id: WaitId) {
+    pub(crate) fn enqueue(&self, first: &Cell<WaitId>, id: WaitId) {
+        let wait = self.get(id);
         let head = first.get();
         if head == NONE {
             first.set(id);
-            let wait = self.get_mut(id);
-            (wait.before, wait.after) = (id, id);
+            wait.before.set(id);
+            wait.after.set(id);
             return;
         }
-        let last = std::mem::replace(&mut self.get_mut(head).before, id);
-        self.get_mut(last).after = id;
-        let wait = self.get_mut(id);
-        (wait.before, wait.after) = (last, head);
+        let last = self.get(head).before.replace(id);
+        self.get(last).after.set(id);
+        wait.before.set(last);
+        wait.after.set(head);
     }
 
     /// Takes a wait out of the line it stands in.
     #[inline]
-    pub(crate) fn dequeue(&mut self, first: &Cell<WaitId>, id: WaitId) {
-        let &Wait { before, after, .. } = self.get(id);
+    pub(crate) fn dequeue(&self, first: &Cell<WaitId>, id: WaitId) {
+        let wait = self.get(id);
+        let (before, after) = (wait.before.get(), wait.after.get());
         if after == id {
             return first.set(NONE);
         }
-        self.get_mut(before).after = after;
-        self.get_mut(after).before = before;
+        self.get(before).after.set(after);
+        self.get(after).before.set(before);
         if first.get() == id {
             first.set(after);
         }
@@ -344,28 +359,12 @@ impl Waits {
 
     /// Takes the first out of a line.
     #[inline]
-    pub(crate) fn shift(&mut self, first: &Cell<WaitId>) -> Option<WaitId> {
+    pub(crate) fn shift(&self, first: &Cell<WaitId>) -> Option<WaitId> {
         let id = first.get();
         (id != NONE).then(|| {
             self.dequeue(first, id);
             id
         })
-    }
-
-    /// `enqueue` for a shared line.
-    pub(crate) fn join_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        self.enqueue(&queue.line.first, id);
-    }
-
-    /// `dequeue` for a shared line.
-    pub(crate) fn leave_line(&mut self, queue: &WaitQueue, id: WaitId) {
-        self.dequeue(&queue.line.first, id);
-    }
-
-    /// `shift` for a shared line.
-    #[inline]
-    pub(crate) fn first_of_line(&mut self, queue: &WaitQueue) -> Option<WaitId> {
-        self.shift(&queue.line.first)
     }
 }
 
@@ -385,7 +384,9 @@ mod tests {
     #[test]
     fn a_line_keeps_its_order_when_the_middle_leaves() {
         let (mut waits, task, first) = (Waits::new(), task(), Cell::new(NONE));
-        let ids: Vec<WaitId> = (0..4).map(|_| waits.insert(task.clone(), NONE)).collect();
+        let ids: Vec<WaitId> = (0..4)
+            .map(|_| waits.insert(&NO_TRAP, &task, NONE))
+            .collect();
         ids.iter().for_each(|id| waits.enqueue(&first, *id));
         waits.dequeue(&first, ids[1]);
         waits.dequeue(&first, ids[3]);
@@ -402,7 +403,9 @@ mod tests {
     #[test]
     fn a_task_list_loses_any_of_its_waits() {
         let (mut waits, task) = (Waits::new(), task());
-        let ids: Vec<WaitId> = (0..3).map(|_| waits.insert(task.clone(), NONE)).collect();
+        let ids: Vec<WaitId> = (0..3)
+            .map(|_| waits.insert(&NO_TRAP, &task, NONE))
+            .collect();
         assert!(waits.leave_task(ids[1]).is_some_and(|t| t.is(&task)));
         assert_eq!(task.record.waits.get(), ids[2]);
         assert!(waits.of(&task).eq([ids[2], ids[0]]));

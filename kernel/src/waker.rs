@@ -60,9 +60,15 @@ fn wake_task(shared: &Arc<Shared>, task: TaskId) {
 static LENT: RawWakerVTable = RawWakerVTable::new(lent_clone, lent_wake, lent_wake, lent_drop);
 
 impl Lent {
+    /// By what the waker is known.
+    #[inline]
+    pub(crate) fn data(&self) -> *const () {
+        (self as *const Lent).cast()
+    }
+
     /// The waker to lend for one poll. `self` must outlive every use of it; it is never dropped.
     pub(crate) fn waker(&self) -> ManuallyDrop<Waker> {
-        let data = (self as *const Lent).cast();
+        let data = self.data();
         // SAFETY: the vtable's functions ask only that the data points to a live `Lent`, which
         // the caller's borrow of the kernel guarantees for the length of the poll; a waker that
         // is to live longer must be cloned, and the clone points elsewhere.

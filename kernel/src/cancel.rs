@@ -10,8 +10,12 @@ use crate::{
     error::Error,
     kernel::{Core, Due},
     task::Cancellation,
+    timer::nanoseconds,
     wait::{NONE, WaitId},
 };
+
+/// A timeout of this length or more, in nanoseconds, may pass late by a hundredth; see `soon.rs`.
+const LONG_NS: u64 = 100_000_000;
 
 impl Core {
     /// True if the task now polled has no cancellation to come, and polls under no timeout and
@@ -157,8 +161,25 @@ impl Core {
         self.dying.borrow_mut().push(task.clone());
     }
 
-    /// Opens a scope inside the current one.
-    pub(crate) fn open_scope(&self, deadline: Option<Instant>) -> u32 {
+    /// When a timeout of this length, opened now, passes: in nanoseconds since the timers' base.
+    #[inline]
+    pub(crate) fn end_of_timeout(&self, length: Duration) -> u64 {
+        let length_ns = nanoseconds(length);
+        let now = match &self.soon {
+            Some(soon) if length_ns >= LONG_NS => soon.get(|| self.now_ns()),
+            _ => self.now_ns(),
+        };
+        now.saturating_add(length_ns)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.timers.borrow().ns(self.clock.now())
+    }
+
+    /// Opens a scope inside the current one: a timeout with a deadline, in nanoseconds since the
+    /// timers' base, or a shield.
+    #[inline]
+    pub(crate) fn open_scope(&self, deadline: Option<u64>) -> u32 {
         let task = self.current_task();
         if deadline.is_none() {
             open_shield(&task);
@@ -166,7 +187,7 @@ impl Core {
         let mut scopes = self.scopes.borrow_mut();
         let id = scopes.open(self.scope.get(), task, deadline.is_none());
         if let Some(deadline) = deadline {
-            let timer = self.timers.borrow_mut().arm(deadline, Due::Scope(id));
+            let timer = (self.timers.borrow_mut()).arm_ns(deadline, Due::Scope(id));
             scopes.set_timer(id, timer);
         }
         id
@@ -199,30 +220,33 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(crate) fn close_scope(&self, id: u32) {
-        let shield = self.scopes.borrow().is_shield(id);
-        let waker = self.scopes.borrow_mut().take_waker(id);
-        drop(waker);
-        let (task, timer, parent) = self.scopes.borrow_mut().close(id);
+        let mut scopes = self.scopes.borrow_mut();
+        let (shield, waker) = (scopes.is_shield(id), scopes.take_waker(id));
+        let (task, timer, parent) = scopes.close(id);
+        drop(scopes);
+        drop(waker); // where nothing is borrowed
         if let Some(timer) = timer {
             self.timers.borrow_mut().cancel(timer);
         }
         let Some(task) = task else {
             return;
         };
-        // A leaf that was moved out of the scope stands in the one around it from now on.
         if task.record.waits.get() != NONE {
-            let mut waits = self.waits.borrow_mut();
-            let left: Vec<WaitId> = waits
-                .of(&task)
-                .filter(|wait| waits.get(*wait).scope == id)
-                .collect();
-            left.into_iter()
-                .for_each(|wait| waits.set_scope(wait, parent));
+            self.move_waits_out(&task, id, parent);
         }
         if shield {
             self.close_shield(&task);
         }
+    }
+
+    /// A leaf that was moved out of a scope that is closed stands in the one around it from now on.
+    fn move_waits_out(&self, task: &Task, of: u32, to: u32) {
+        let mut waits = self.waits.borrow_mut();
+        let inside = |wait: &WaitId| waits.get(*wait).scope == of;
+        let left: Vec<WaitId> = waits.of(task).filter(inside).collect();
+        left.into_iter().for_each(|wait| waits.set_scope(wait, to));
     }
 
     fn close_shield(&self, task: &Task) {

@@ -28,6 +28,7 @@ use crate::{
     ready::Ready,
     scope::Scopes,
     shutdown::Hook,
+    soon::Soon,
     table::Tasks,
     task::spawn_at,
     timer::Timers,
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     /// For what holds on to a kernel after its run.
     pub(crate) me: Weak<Core>,
     pub(crate) clock: Clock,
+    /// For timeouts: the last reading of the clock, if that is a real one.
+    pub(crate) soon: Option<Soon>,
     pub(crate) cleanup_budget: Duration,
     /// Those who look on, if anybody does.
     pub(crate) watch: Option<Box<Watch>>,
@@ -328,6 +331,10 @@ impl Core {
         let base = builder.clock.now();
         Core {
             me,
+            soon: match &builder.clock {
+                Clock::Real => Soon::new(),
+                Clock::Manual(_) => None,
+            },
             clock: builder.clock,
             cleanup_budget: builder.cleanup_budget,
             watch,

@@ -120,6 +120,7 @@ mod shutdown;
 #[cfg(feature = "signal")]
 pub mod signal;
 pub mod sim;
+mod soon;
 pub mod sync;
 mod table;
 mod task;

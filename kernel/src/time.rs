@@ -49,7 +49,8 @@ pub fn yield_now() -> Yield {
 
 /// Runs `future`, but not beyond this time.
 ///
-/// When the time is over, whatever the future waits for comes back with an error; the future may
+/// Never before the time is over, and if it is 100 milliseconds or longer up to 1.05 milliseconds
+/// later ([`Scope::after`]), whatever the future waits for comes back with an error; the future may
 /// clean up, with further awaits, and should then return. Timeouts nest. Each says whose the
 /// deadline was:
 ///

@@ -2,15 +2,17 @@
 //!
 //! Most deadlines are timeouts, and most timeouts are cancelled long before they pass. Curio
 //! answers by keeping far deadlines out of its heap; we go one step further and use no heap.
-//! A deadline falls into one of 64 slots of one of 6 levels: the slots of level 0 are one tick
-//! wide (2^20 ns, about a millisecond), those of each next level 64 times wider. A slot is a plain
-//! vector, and an armed deadline knows its place in it, so putting in and taking out never search,
-//! and a slot is read from end to end as memory likes it. As time goes on, the slots of a higher
-//! level are spread over the level below ("cascade"). Deadlines are kept exactly: the tick decides
-//! only where an entry lies, not when it is due.
+//! Time is counted in nanoseconds, and in ticks of 2^20 of them, about a millisecond. The number of
+//! a deadline's tick has up to 8 digits of 6 bits. The highest digit in which it differs from the
+//! tick that is now says the level, and its value there the slot: 64 slots for each of 8 levels. So
+//! whatever lies in a level comes up before all that lies in a higher one. When time reaches a
+//! slot of a higher level, its entries are put in again and fall to lower ones ("cascade").
 //!
-//! Pure: `now` is an argument. What is further away than the wheel reaches (2^36 ticks, over two
-//! years) waits in the last slot and is put in again when that slot comes up.
+//! A slot is a plain vector, and an armed deadline knows its place in it, so putting in and taking
+//! out never search, and a slot is read from end to end as memory likes it. Deadlines are kept
+//! exactly: the tick decides only where an entry lies, not when it is due.
+//!
+//! Pure: `now` is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,8 @@ use crate::places::Places;
 const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-const LEVELS: usize = 6;
+/// Enough for 64 bits of nanoseconds.
+const LEVELS: usize = 8;
 /// What an emptied slot keeps of its memory, in entries.
 const KEPT: usize = 64;
 
@@ -50,7 +53,7 @@ pub(crate) struct Timers<P> {
     tick: u64,
     armed: u64,
     places: Places<Place>,
-    slots: Vec<Vec<Entry<P>>>,
+    slots: Box<[Vec<Entry<P>>; SLOTS * LEVELS]>,
     /// One bit for each slot with something in it.
     occupied: [u64; LEVELS],
     /// Kept for its memory.
@@ -64,7 +67,7 @@ impl<P: Copy> Timers<P> {
             tick: 0,
             armed: 0,
             places: Places::new(),
-            slots: (0..SLOTS * LEVELS).map(|_| Vec::new()).collect(),
+            slots: Box::new([const { Vec::new() }; SLOTS * LEVELS]),
             occupied: [0; LEVELS],
             passed: Vec::new(),
         }
@@ -77,7 +80,12 @@ impl<P: Copy> Timers<P> {
     /// Arms a deadline; one that has passed already comes out of the next `expire`.
     #[inline]
     pub(crate) fn arm(&mut self, deadline: Instant, payload: P) -> TimerKey {
-        let deadline_ns = self.ns(deadline);
+        self.arm_ns(self.ns(deadline), payload)
+    }
+
+    /// As [`arm`](Timers::arm), in nanoseconds since the base.
+    #[inline]
+    pub(crate) fn arm_ns(&mut self, deadline_ns: u64, payload: P) -> TimerKey {
         self.armed += 1;
         let slot = self.place(deadline_ns);
         let position = self.slots[slot].len() as u32;
@@ -130,9 +138,10 @@ impl<P: Copy> Timers<P> {
                 break; // the rest of this tick is still ahead
             }
         }
-        if self.slots[self.tick as usize % SLOTS].is_empty() {
-            self.tick = self.tick.max(self.safe_tick(now_tick));
-        }
+        // On to now, or to the slot that comes up first: what lies in a slot agrees with the current
+        // tick in all digits above its level.
+        let first = self.first_slot().map_or(now_tick, |(_, _, start)| start);
+        self.tick = now_tick.min(first).max(self.tick);
         self.passed
             .sort_unstable_by_key(|entry| (entry.deadline_ns, entry.order));
         due.extend(self.passed.drain(..).map(|entry| entry.payload));
@@ -153,39 +162,20 @@ impl<P: Copy> Timers<P> {
         Some(self.base + Duration::from_nanos(ns))
     }
 
-    fn ns(&self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.base);
-        let seconds = since.as_secs().saturating_mul(1_000_000_000);
-        seconds.saturating_add(u64::from(since.subsec_nanos()))
-    }
-
-    /// The largest tick to which the wheel may move without passing an occupied slot.
-    fn safe_tick(&self, now_tick: u64) -> u64 {
-        match self.first_slot() {
-            Some((_, _, start)) => now_tick.min(start),
-            None => now_tick,
-        }
+    /// Nanoseconds since the base; the base for what lies before it.
+    #[inline]
+    pub(crate) fn ns(&self, instant: Instant) -> u64 {
+        nanoseconds(instant.saturating_duration_since(self.base))
     }
 
     /// The occupied slot that comes up first: level, slot and the tick at which it starts.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
-        let mut best: Option<(usize, usize, u64)> = None;
-        for level in 0..LEVELS {
-            if self.occupied[level] == 0 {
-                continue;
-            }
-            let shift = SLOT_BITS * level as u32;
-            let here = self.tick >> shift;
-            let slot_now = (here % SLOTS as u64) as u32;
-            let ahead = self.occupied[level].rotate_right(slot_now).trailing_zeros() as u64;
-            let start = ((here + ahead) << shift).max(self.tick);
-            let slot = ((here + ahead) % SLOTS as u64) as usize;
-            // On a tie the higher level goes first: its entries may belong into the lower slot.
-            if best.is_none_or(|b| start <= b.2) {
-                best = Some((level, slot, start));
-            }
-        }
-        best
+        let level = self.occupied.iter().position(|slots| *slots != 0)?;
+        let slot = self.occupied[level].trailing_zeros();
+        // The digits above are those of the current tick, the digits below are 0.
+        let shift = SLOT_BITS * level as u32;
+        let start = ((self.tick >> shift) & !(SLOTS as u64 - 1) | u64::from(slot)) << shift;
+        Some((level, slot as usize, start.max(self.tick)))
     }
 
     /// Moves what has passed out of a slot of level 0.
@@ -213,11 +203,8 @@ impl<P: Copy> Timers<P> {
         let mut entries = std::mem::take(&mut self.slots[slot]);
         self.vacate(slot);
         entries.drain(..).for_each(|entry| self.put(entry));
-        // What lies beyond the wheel's reach comes back into the last slot, which may be this one.
-        if self.slots[slot].is_empty() {
-            entries.shrink_to(KEPT);
-            self.slots[slot] = entries;
-        }
+        entries.shrink_to(KEPT);
+        self.slots[slot] = entries; // no entry fell into the slot that it came from
     }
 
     /// A slot is empty now.
@@ -233,20 +220,10 @@ impl<P: Copy> Timers<P> {
     #[inline]
     fn place(&self, deadline_ns: u64) -> usize {
         let tick = (deadline_ns >> TICK_BITS).max(self.tick);
-        let significant = u64::BITS - (tick - self.tick).leading_zeros();
-        // Their distance in slots of that level is below 64, or 64 itself: then it is the next.
-        let mut level = significant.saturating_sub(1) / SLOT_BITS;
-        let apart = |level: u32| (tick >> (SLOT_BITS * level)) - (self.tick >> (SLOT_BITS * level));
-        if level < LEVELS as u32 && apart(level) >= SLOTS as u64 {
-            level += 1;
-        }
-        if level < LEVELS as u32 {
-            let slot = (tick >> (SLOT_BITS * level)) % SLOTS as u64;
-            return level as usize * SLOTS + slot as usize;
-        }
-        let last = SLOT_BITS * (LEVELS as u32 - 1);
-        let slot = ((self.tick >> last) + SLOTS as u64 - 1) % SLOTS as u64;
-        (LEVELS - 1) * SLOTS + slot as usize
+        let differing = (tick ^ self.tick) | (SLOTS as u64 - 1);
+        let level = differing.ilog2() / SLOT_BITS;
+        let slot = (tick >> (SLOT_BITS * level)) as usize % SLOTS;
+        level as usize % LEVELS * SLOTS + slot
     }
 
     /// Puts an entry of a higher level where it belongs now.
@@ -260,6 +237,13 @@ impl<P: Copy> Timers<P> {
         };
         entries.push(entry);
     }
+}
+
+/// In one number; 584 years are as good as any longer time.
+#[inline]
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 #[cfg(test)]
@@ -307,7 +291,7 @@ mod tests {
             for id in 0..2_000u64 {
                 match dice.below(4) {
                     0 | 1 => {
-                        let spread = 1u64 << dice.below(48);
+                        let spread = 1u64 << dice.below(60);
                         let at = now + dice.below(spread.max(1));
                         naive.push((at, id, timers.arm(base + Duration::from_nanos(at), id)));
                     }
@@ -340,15 +324,15 @@ mod tests {
     fn next_makes_progress() {
         let base = Instant::now();
         let mut timers = Timers::new(base);
-        for n in 0..36 {
-            timers.arm(base + Duration::from_nanos((1 << n) * 37), n);
+        for n in 0..58 {
+            timers.arm(base + Duration::from_nanos((1u64 << n) * 37), n);
         }
         let (mut due, mut looks) = (Vec::new(), 0);
         while let Some(at) = timers.next() {
             timers.expire(at, &mut due);
             looks += 1;
-            assert!(looks < 36 * LEVELS, "next() does not make progress");
+            assert!(looks < 58 * LEVELS, "next() does not make progress");
         }
-        assert_eq!(due, (0..36).collect::<Vec<_>>());
+        assert_eq!(due, (0..58).collect::<Vec<_>>());
     }
 }

@@ -10,7 +10,7 @@ const BEHIND: &[&str] = &[
     // What it keeps: tasks, who waits for what, scopes, deadlines, sources of readiness.
     "task", "cell", "table", "ready", "wait", "answer", "cancel", "scope", "timer", "clock",
     "reactor", // The ground under that.
-    "places", "held",
+    "places", "held", "soon",
     // How other threads reach it: they have no task that could ask.
     "outside", "waker", "bell", "remote",
     // Its own pool, which the builder sets up and the loop knows of; another needs only a `Bell`.

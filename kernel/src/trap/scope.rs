@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::after;
 use crate::{error::Error, kernel::Core};
 
 /// A timeout, or a shield, around whatever is polled in it.
@@ -75,13 +74,15 @@ pub enum Ended<T> {
 }
 
 impl Scope {
-    /// Sets a timeout that passes after this time. (Beyond what the clock can name: a hundred years.)
+    /// Sets a timeout that passes after this time: never before, and if it is 100 milliseconds or
+    /// longer, up to 1.05 milliseconds later, for the clock need not be read then each time. A
+    /// manual clock is exact.
     ///
     /// # Panics
     /// Outside a task.
     #[inline]
     pub fn after(duration: Duration) -> Scope {
-        Scope::at(after(duration))
+        Core::current_ref(|core| Scope::open(core, Some(core.end_of_timeout(duration))))
     }
 
     /// Sets a timeout that passes at this moment on the kernel's clock.
@@ -90,7 +91,10 @@ impl Scope {
     /// Outside a task.
     #[inline]
     pub fn at(deadline: Instant) -> Scope {
-        Scope::open(Some(deadline))
+        Core::current_ref(|core| {
+            let deadline = core.timers.borrow().ns(deadline);
+            Scope::open(core, Some(deadline))
+        })
     }
 
     /// Holds cancellations and timeouts from further out off whatever is polled in it.
@@ -98,15 +102,15 @@ impl Scope {
     /// # Panics
     /// Outside a task.
     pub fn shield() -> Scope {
-        Scope::open(None)
+        Core::current_ref(|core| Scope::open(core, None))
     }
 
     #[inline]
-    fn open(deadline: Option<Instant>) -> Scope {
-        Core::current_ref(|core| Scope {
+    fn open(core: &Core, deadline: Option<u64>) -> Scope {
+        Scope {
             id: core.open_scope(deadline),
             run: core.run_number(),
-        })
+        }
     }
 
     /// Polls a future inside the scope; always the same one, until it has ended.

@@ -1,7 +1,7 @@
 //! Raw descriptors: pipes, pidfds, and whatever else epoll can watch.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
     os::fd::{AsRawFd, RawFd},
 };
 
@@ -137,6 +137,20 @@ impl<T: AsRawFd> Read for &Raw<T> {
         let n = unsafe { libc::read(self.0.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
+
+    // All parts, or the rest of them would look like what is not there yet.
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        // SAFETY: an `IoSliceMut` has the layout of an `iovec`, that of a live, exclusively
+        // borrowed buffer; readv(2) reads no more of them than are counted here.
+        let n = unsafe {
+            libc::readv(
+                self.0.as_raw_fd(),
+                bufs.as_mut_ptr().cast(),
+                count(bufs.len()),
+            )
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
 }
 
 impl<T: AsRawFd> Write for &Raw<T> {
@@ -146,9 +160,22 @@ impl<T: AsRawFd> Write for &Raw<T> {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        // SAFETY: an `IoSlice` has the layout of an `iovec`, that of a live buffer, which
+        // writev(2) only reads; it reads no more of them than are counted here.
+        let n =
+            unsafe { libc::writev(self.0.as_raw_fd(), bufs.as_ptr().cast(), count(bufs.len())) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// How many parts one call moves: more than the system takes would be an error.
+fn count(parts: usize) -> libc::c_int {
+    libc::c_int::try_from(parts).map_or(libc::UIO_MAXIOV, |parts| parts.min(libc::UIO_MAXIOV))
 }
 
 /// Closes the way out of a socket. Other descriptors can only be closed whole.

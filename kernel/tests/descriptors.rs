@@ -209,3 +209,26 @@ fn a_source_of_ones_own_is_registered_and_released() {
     .unwrap()
     .unwrap();
 }
+
+/// They once moved the first part only, and the next write waited for room that was there.
+#[test]
+fn vectored_reads_and_writes_move_all_parts() {
+    kernel::run(async {
+        let (from, to) = io::pipe()?;
+        let (from, to) = (AsyncFd::new(from)?, AsyncFd::new(to)?);
+        for _ in 0..3 {
+            let parts = [io::IoSlice::new(b"ab"), io::IoSlice::new(b"cde")];
+            assert_eq!(to.write_vectored(&parts).await?, 5);
+            let (mut head, mut rest) = ([0; 3], [0; 8]);
+            let mut parts = [
+                io::IoSliceMut::new(&mut head),
+                io::IoSliceMut::new(&mut rest),
+            ];
+            assert_eq!(from.read_vectored(&mut parts).await?, 5);
+            assert_eq!((&head, &rest[..2]), (b"abc", &b"de"[..]));
+        }
+        io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}

@@ -125,6 +125,9 @@ impl<S> Io<S> {
     }
 }
 
+/// One call of the system moves no more parts: what is left of others says nothing of readiness.
+const MOST_PARTS: usize = libc::UIO_MAXIOV as usize;
+
 impl<S> super::Read for Io<S>
 where
     for<'a> &'a S: Read,
@@ -139,7 +142,7 @@ where
 
     fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read_vectored(bufs))?;
-        if n > 0 && n < bufs.iter().map(|b| b.len()).sum() {
+        if n > 0 && n < bufs.iter().take(MOST_PARTS).map(|b| b.len()).sum() {
             self.drained(READ);
         }
         Ok(n)
@@ -164,7 +167,7 @@ where
 
     fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let n = self.attempt(WRITE, |mut s| s.write_vectored(bufs))?;
-        if n < bufs.iter().map(|b| b.len()).sum() {
+        if n < bufs.iter().take(MOST_PARTS).map(|b| b.len()).sum() {
             self.drained(WRITE);
         }
         Ok(n)

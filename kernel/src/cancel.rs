@@ -193,6 +193,22 @@ impl Core {
         id
     }
 
+    /// False if there is none that could be moved: it has passed, or this is a shield.
+    pub(crate) fn move_deadline(&self, id: u32, deadline: Option<Instant>) -> bool {
+        let Some(old) = self.scopes.borrow_mut().take_timer_to_come(id) else {
+            return false;
+        };
+        let mut timers = self.timers.borrow_mut();
+        if let Some(old) = old {
+            timers.cancel(old);
+        }
+        if let Some(deadline) = deadline {
+            let timer = timers.arm(deadline, Due::Scope(id));
+            self.scopes.borrow_mut().set_timer(id, timer);
+        }
+        true
+    }
+
     /// A scope is polled: if it was opened elsewhere (its future was moved into another timeout, or
     /// into another task), it stands here from now on.
     #[inline]

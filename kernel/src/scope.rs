@@ -76,6 +76,13 @@ impl Scopes {
         self.places[id].timer = Some(timer);
     }
 
+    /// The timer of a timeout that has not passed yet, if it has one; nothing for others.
+    pub(crate) fn take_timer_to_come(&mut self, id: u32) -> Option<Option<TimerKey>> {
+        let scope = &mut self.places[id];
+        let may_pass = !scope.shield && !scope.expired;
+        may_pass.then(|| scope.timer.take())
+    }
+
     /// Closes a scope; gives its task, its timer, and the scope around it.
     #[inline]
     pub(crate) fn close(&mut self, id: u32) -> (Option<Task>, Option<TimerKey>, u32) {

@@ -21,7 +21,7 @@
 //! | `_spawn` | [`spawn`](crate::spawn) | at once |
 //! | `_cancel_task` | [`cancel`](crate::cancel) | at once, or when the task has ended: the asker chooses |
 //! | `_get_current` | [`current_task`](crate::current_task) | at once |
-//! | `_set_timeout` | [`Scope::after`], [`Scope::at`] | at once |
+//! | `_set_timeout` | [`Scope::after`], [`Scope::at`], [`Scope::set_deadline`] | at once |
 //! | `_unset_timeout` | dropping the [`Scope`] | at once |
 //! | (a flag of the task) | [`Scope::shield`] | at once |
 //! | `_clock` | [`now`], [`after`] | at once |

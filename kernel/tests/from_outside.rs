@@ -1,10 +1,28 @@
 //! Whatever the crate builds on its traps, anybody can: timeouts, a shield and a semaphore made here of
 //! what is public in `kernel::trap` pass the very tests that the crate's own pass.
 
-#[path = "cancel_everywhere.rs"]
-mod cancel_everywhere;
+#[path = "cancel_everywhere/sync.rs"]
+mod sync;
+#[path = "cancel_everywhere/tasks.rs"]
+mod tasks;
 #[path = "timeouts.rs"]
 mod timeouts;
+
+/// As in `cancel_everywhere/support.rs`, but looks at the kernel only: here tests run side by side.
+mod support {
+    pub const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+    pub fn nothing() {}
+
+    pub fn everywhere<F: Future + 'static>(
+        least: usize,
+        scenario: impl Fn() -> F,
+        check: impl Fn() + 'static,
+    ) {
+        let awaits = kernel::sim::cancel_everywhere(scenario, check);
+        assert!(awaits >= least, "only {awaits} awaits");
+    }
+}
 
 mod subject {
     use std::{

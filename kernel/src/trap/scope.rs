@@ -113,6 +113,50 @@ impl Scope {
         }
     }
 
+    /// Moves the deadline; without one, the scope has none until one is set again. Gives false, and
+    /// does nothing, if it has passed already, or if this is a shield.
+    ///
+    /// # Panics
+    /// Outside the run of the kernel in which the scope was opened.
+    ///
+    /// # Examples
+    /// A timeout for silence: each sign of life moves it.
+    /// ```
+    /// use std::{future::poll_fn, pin::pin, time::Duration};
+    /// use kernel::{Error, sleep, trap::{Ended, Scope, now}};
+    ///
+    /// const PATIENCE: Duration = Duration::from_secs(2);
+    /// kernel::sim::Sim::new(1).run(async {
+    ///     let mut talk = pin!(async {
+    ///         for word in 1..=3 {
+    ///             sleep(Duration::from_millis(900 * word)).await?;
+    ///         }
+    ///         Ok(())
+    ///     });
+    ///     let mut scope = Scope::after(PATIENCE);
+    ///     let ended = poll_fn(|cx| {
+    ///         scope.set_deadline(Some(now() + PATIENCE));
+    ///         scope.poll(talk.as_mut(), cx)
+    ///     });
+    ///     // 0.9 and 1.8 seconds were no longer than two, 2.7 were.
+    ///     assert!(matches!(ended.await, Ended::Value(Err(Error::TaskTimeout), Some(_))));
+    ///     assert!(!scope.set_deadline(None), "it has passed");
+    /// });
+    /// ```
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) -> bool {
+        Core::current_ref(|core| {
+            self.refuse_other_run(core);
+            core.move_deadline(self.id, deadline)
+        })
+    }
+
+    fn refuse_other_run(&self, core: &Core) {
+        assert!(
+            core.run_number() == self.run,
+            "this scope is of another run"
+        );
+    }
+
     /// Polls a future inside the scope; always the same one, until it has ended.
     ///
     /// # Panics
@@ -124,10 +168,7 @@ impl Scope {
         cx: &mut Context<'_>,
     ) -> Poll<Ended<F::Output>> {
         Core::current_ref(|core| {
-            assert!(
-                core.run_number() == self.run,
-                "this scope is of another run"
-            );
+            self.refuse_other_run(core);
             core.adopt_scope(self.id);
             let polled = {
                 let _inside = Inside::enter(core, self.id);

@@ -7,6 +7,7 @@ use super::wait;
 use crate::core::ops::{self, Op};
 use crate::core::{
     self, Call, Consume, ExchangeDeclare, NoWait, QueueDeclare, QueueOk, Raw, Reply, Settle,
+    requests,
 };
 use crate::error::Error;
 use crate::protocol::{FieldTable, reply};
@@ -110,154 +111,9 @@ impl Channel {
         NoWait::new(self.core())
     }
 
-    // --- exchanges ---
-
-    /// Declares an exchange: makes it, or checks that it is as declared.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 if it exists with other properties, 404 if passive and it does not exist,
-    /// 403 without the permission; [`Error::Invalid`].
-    pub async fn exchange_declare(&self, declare: ExchangeDeclare) -> Result<(), Error> {
-        self.run(ops::exchange_declare(&declare)?).await
-    }
-
-    /// Deletes an exchange; with `if_unused` only if nothing is bound to it. Deleting what does not exist succeeds
-    /// on RabbitMQ.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 if it is in use.
-    pub async fn exchange_delete(&self, name: &str, if_unused: bool) -> Result<(), Error> {
-        self.run(ops::exchange_delete(name, if_unused)?).await
-    }
-
-    /// Binds an exchange to another one (RabbitMQ's extension): what `source` routes goes to `destination`.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 404 if one does not exist.
-    pub async fn exchange_bind(
-        &self,
-        destination: &str,
-        source: &str,
-        routing_key: &str,
-        arguments: FieldTable,
-    ) -> Result<(), Error> {
-        self.run(ops::exchange_bind(
-            destination,
-            source,
-            routing_key,
-            arguments,
-        )?)
-        .await
-    }
-
-    /// Takes back an [`Channel::exchange_bind`] with the same arguments.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub async fn exchange_unbind(
-        &self,
-        destination: &str,
-        source: &str,
-        routing_key: &str,
-        arguments: FieldTable,
-    ) -> Result<(), Error> {
-        self.run(ops::exchange_unbind(
-            destination,
-            source,
-            routing_key,
-            arguments,
-        )?)
-        .await
-    }
-
-    // --- queues ---
-
-    /// Declares a queue: makes it, or checks that it is as declared.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 if it exists with other properties, 404 if passive and it does not exist,
-    /// 405 if another connection has it exclusively, 403 without the permission; [`Error::Invalid`].
-    pub async fn queue_declare(&self, declare: QueueDeclare) -> Result<QueueOk, Error> {
-        self.run(ops::queue_declare(&declare)?).await
-    }
-
-    /// Binds a queue to an exchange.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 404 if one does not exist.
-    pub async fn queue_bind(
-        &self,
-        queue: &str,
-        exchange: &str,
-        routing_key: &str,
-    ) -> Result<(), Error> {
-        self.queue_bind_with(queue, exchange, routing_key, FieldTable::default())
-            .await
-    }
-
-    /// [`Channel::queue_bind`] with arguments, as headers exchanges need them.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 404 if one does not exist.
-    pub async fn queue_bind_with(
-        &self,
-        queue: &str,
-        exchange: &str,
-        routing_key: &str,
-        arguments: FieldTable,
-    ) -> Result<(), Error> {
-        self.run(ops::queue_bind(queue, exchange, routing_key, arguments)?)
-            .await
-    }
-
-    /// Takes back a binding with the same arguments.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`].
-    pub async fn queue_unbind(
-        &self,
-        queue: &str,
-        exchange: &str,
-        routing_key: &str,
-        arguments: FieldTable,
-    ) -> Result<(), Error> {
-        self.run(ops::queue_unbind(queue, exchange, routing_key, arguments)?)
-            .await
-    }
-
-    /// Drops all messages that are ready in a queue; returns how many.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 404 if it does not exist.
-    pub async fn queue_purge(&self, queue: &str) -> Result<u32, Error> {
-        self.run(ops::queue_purge(queue)?).await
-    }
-
-    /// Deletes a queue; returns how many messages went with it. With `if_unused` only without consumers, with
-    /// `if_empty` only without messages. Deleting what does not exist succeeds on RabbitMQ.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 if a condition does not hold.
-    pub async fn queue_delete(
-        &self,
-        queue: &str,
-        if_unused: bool,
-        if_empty: bool,
-    ) -> Result<u32, Error> {
-        self.run(ops::queue_delete(queue, if_unused, if_empty)?)
-            .await
-    }
+    requests!(async .await);
 
     // --- consuming ---
-
-    /// How many unsettled deliveries each consumer made after this may hold; 0 = no limit. (The per-channel form,
-    /// `global`, is not offered: RabbitMQ 4.3 refuses it.)
-    ///
-    /// # Errors
-    /// The channel's end.
-    pub async fn qos(&self, prefetch: u16) -> Result<(), Error> {
-        self.run(ops::qos(prefetch)).await
-    }
 
     /// Starts a consumer.
     ///
@@ -318,18 +174,6 @@ impl Channel {
         }
     }
 
-    /// Asks for all unsettled deliveries of the channel again. RabbitMQ supports only `requeue`, that is, puts them
-    /// back into their queues. What this program still holds of them answers the next ack with
-    /// [`Error::AlreadySettled`].
-    ///
-    /// # Errors
-    /// [`Error::ConnectionClosed`] with 540 without `requeue`, on RabbitMQ.
-    pub async fn recover(&self, requeue: bool) -> Result<(), Error> {
-        self.run(ops::recover(requeue)).await?;
-        self.core().forget_deliveries();
-        Ok(())
-    }
-
     /// Acks everything outstanding on the channel up to and including a tag.
     ///
     /// # Errors
@@ -353,41 +197,6 @@ impl Channel {
     }
 
     // --- modes ---
-
-    /// From now on the server confirms publishes. Calling it again has no effect.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 on a channel with transactions.
-    pub async fn confirm_select(&self) -> Result<(), Error> {
-        if self.core().has_confirms() {
-            return Ok(());
-        }
-        self.run(ops::confirm_select()).await
-    }
-
-    /// From now on publishes and acks take effect with [`Channel::tx_commit`] only.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 on a channel with confirms.
-    pub async fn tx_select(&self) -> Result<(), Error> {
-        self.run(ops::tx_select()).await
-    }
-
-    /// Makes publishes and acks since the last commit take effect.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 without [`Channel::tx_select`].
-    pub async fn tx_commit(&self) -> Result<(), Error> {
-        self.run(ops::tx_commit()).await
-    }
-
-    /// Forgets publishes and acks since the last commit.
-    ///
-    /// # Errors
-    /// [`Error::ChannelClosed`] with 406 without [`Channel::tx_select`].
-    pub async fn tx_rollback(&self) -> Result<(), Error> {
-        self.run(ops::tx_rollback()).await
-    }
 
     /// Closes the channel. What waits on it ends with [`Error::ClosedByUs`] at the call; the server gives what was
     /// not settled to somebody else.

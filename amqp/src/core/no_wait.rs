@@ -58,8 +58,10 @@ impl<'a> NoWait<'a> {
         routing_key: &str,
         arguments: FieldTable,
     ) -> Result<(), Error> {
-        let op = ops::exchange_bind(destination, source, routing_key, arguments);
-        self.send(op?)
+        self.send(ops::exchange_bind(
+            [destination, source, routing_key],
+            arguments,
+        )?)
     }
 
     /// Takes back a binding between exchanges.
@@ -73,8 +75,10 @@ impl<'a> NoWait<'a> {
         routing_key: &str,
         arguments: FieldTable,
     ) -> Result<(), Error> {
-        let op = ops::exchange_unbind(destination, source, routing_key, arguments);
-        self.send(op?)
+        self.send(ops::exchange_unbind(
+            [destination, source, routing_key],
+            arguments,
+        )?)
     }
 
     /// Declares a queue. It needs a name: nobody would learn the one that a server gives.
@@ -100,7 +104,7 @@ impl<'a> NoWait<'a> {
         routing_key: &str,
         arguments: FieldTable,
     ) -> Result<(), Error> {
-        self.send(ops::queue_bind(queue, exchange, routing_key, arguments)?)
+        self.send(ops::queue_bind([queue, exchange, routing_key], arguments)?)
     }
 
     /// Drops all messages that are ready in a queue.

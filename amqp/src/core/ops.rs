@@ -43,11 +43,14 @@ fn op(what: &'static str, method: AMQPClass) -> Op<()> {
     Op::new(what, method, |_| Some(()))
 }
 
-/// The names of a binding: where to (a queue or an exchange, as `kind` says), from which exchange, by which key.
+/// What a binding names, in the order in which it stands on the wire: where to (a queue or an exchange), from which
+/// exchange, by which key.
+type Names<'a> = [&'a str; 3];
+
+/// The names of a binding to a queue or an exchange, as `kind` says.
 fn binding(
-    (kind, to): (&str, &str),
-    source: &str,
-    routing_key: &str,
+    kind: &str,
+    [to, source, routing_key]: Names<'_>,
     arguments: &FieldTable,
 ) -> Result<[ShortString; 3], Error> {
     checked(arguments)?;
@@ -72,14 +75,8 @@ pub(crate) fn exchange_delete(name: &str, if_unused: bool) -> Result<Op<()>, Err
     Ok(op("exchange.delete", AMQPClass::Exchange(delete)))
 }
 
-pub(crate) fn exchange_bind(
-    destination: &str,
-    source: &str,
-    routing_key: &str,
-    arguments: FieldTable,
-) -> Result<Op<()>, Error> {
-    let to = ("exchange name", destination);
-    let [destination, source, routing_key] = binding(to, source, routing_key, &arguments)?;
+pub(crate) fn exchange_bind(names: Names<'_>, arguments: FieldTable) -> Result<Op<()>, Error> {
+    let [destination, source, routing_key] = binding("exchange name", names, &arguments)?;
     let bind = Exchange::Bind(exchange::Bind {
         destination,
         source,
@@ -90,14 +87,8 @@ pub(crate) fn exchange_bind(
     Ok(op("exchange.bind", AMQPClass::Exchange(bind)))
 }
 
-pub(crate) fn exchange_unbind(
-    destination: &str,
-    source: &str,
-    routing_key: &str,
-    arguments: FieldTable,
-) -> Result<Op<()>, Error> {
-    let to = ("exchange name", destination);
-    let [destination, source, routing_key] = binding(to, source, routing_key, &arguments)?;
+pub(crate) fn exchange_unbind(names: Names<'_>, arguments: FieldTable) -> Result<Op<()>, Error> {
+    let [destination, source, routing_key] = binding("exchange name", names, &arguments)?;
     let unbind = Exchange::Unbind(exchange::Unbind {
         destination,
         source,
@@ -123,14 +114,8 @@ pub(crate) fn queue_declare(declare: &QueueDeclare) -> Result<Op<QueueOk>, Error
     ))
 }
 
-pub(crate) fn queue_bind(
-    queue: &str,
-    exchange: &str,
-    routing_key: &str,
-    arguments: FieldTable,
-) -> Result<Op<()>, Error> {
-    let to = ("queue name", queue);
-    let [queue, exchange, routing_key] = binding(to, exchange, routing_key, &arguments)?;
+pub(crate) fn queue_bind(names: Names<'_>, arguments: FieldTable) -> Result<Op<()>, Error> {
+    let [queue, exchange, routing_key] = binding("queue name", names, &arguments)?;
     let bind = Queue::Bind(queue::Bind {
         queue,
         exchange,
@@ -141,14 +126,8 @@ pub(crate) fn queue_bind(
     Ok(op("queue.bind", AMQPClass::Queue(bind)))
 }
 
-pub(crate) fn queue_unbind(
-    queue: &str,
-    exchange: &str,
-    routing_key: &str,
-    arguments: FieldTable,
-) -> Result<Op<()>, Error> {
-    let to = ("queue name", queue);
-    let [queue, exchange, routing_key] = binding(to, exchange, routing_key, &arguments)?;
+pub(crate) fn queue_unbind(names: Names<'_>, arguments: FieldTable) -> Result<Op<()>, Error> {
+    let [queue, exchange, routing_key] = binding("queue name", names, &arguments)?;
     let unbind = Queue::Unbind(queue::Unbind {
         queue,
         exchange,

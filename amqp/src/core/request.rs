@@ -53,6 +53,19 @@ macro_rules! with_arguments {
     };
 }
 
+/// The methods that only set a request's switches: its name, and the fields it sets.
+macro_rules! switches {
+    ($($(#[$doc:meta])+ $name:ident: $($field:ident = $value:literal),+;)+) => {
+        $(
+            $(#[$doc])+
+            pub fn $name(mut self) -> Self {
+                $(self.$field = $value;)+
+                self
+            }
+        )+
+    };
+}
+
 /// `exchange.declare`. Durable unless [`ExchangeDeclare::transient`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExchangeDeclare {
@@ -99,34 +112,17 @@ impl ExchangeDeclare {
         Self::new(name, "headers")
     }
 
-    /// Only asks whether it exists.
-    pub fn passive(mut self) -> Self {
-        self.passive = true;
-        self
-    }
-
-    /// Survives a restart of the broker. The default; here so that it can be said.
-    pub fn durable(mut self) -> Self {
-        self.durable = true;
-        self
-    }
-
-    /// Does not survive a restart of the broker.
-    pub fn transient(mut self) -> Self {
-        self.durable = false;
-        self
-    }
-
-    /// Is deleted when the last binding from it goes.
-    pub fn auto_delete(mut self) -> Self {
-        self.auto_delete = true;
-        self
-    }
-
-    /// Takes messages from other exchanges only.
-    pub fn internal(mut self) -> Self {
-        self.internal = true;
-        self
+    switches! {
+        /// Only asks whether it exists.
+        passive: passive = true;
+        /// Survives a restart of the broker. The default; here so that it can be said.
+        durable: durable = true;
+        /// Does not survive a restart of the broker.
+        transient: durable = false;
+        /// Is deleted when the last binding from it goes.
+        auto_delete: auto_delete = true;
+        /// Takes messages from other exchanges only.
+        internal: internal = true;
     }
 
     with_arguments!();
@@ -170,35 +166,17 @@ impl QueueDeclare {
         }
     }
 
-    /// Only asks whether it exists, and how many messages and consumers it has.
-    pub fn passive(mut self) -> Self {
-        self.passive = true;
-        self
-    }
-
-    /// Survives a restart of the broker. The default; here so that it can be said.
-    pub fn durable(mut self) -> Self {
-        self.durable = true;
-        self
-    }
-
-    /// Does not survive a restart of the broker. RabbitMQ 4.3 allows that for exclusive queues only.
-    pub fn transient(mut self) -> Self {
-        self.durable = false;
-        self
-    }
-
-    /// Belongs to this connection and goes with it; not durable.
-    pub fn exclusive(mut self) -> Self {
-        self.exclusive = true;
-        self.durable = false;
-        self
-    }
-
-    /// Is deleted when its last consumer goes.
-    pub fn auto_delete(mut self) -> Self {
-        self.auto_delete = true;
-        self
+    switches! {
+        /// Only asks whether it exists, and how many messages and consumers it has.
+        passive: passive = true;
+        /// Survives a restart of the broker. The default; here so that it can be said.
+        durable: durable = true;
+        /// Does not survive a restart of the broker. RabbitMQ 4.3 allows that for exclusive queues only.
+        transient: durable = false;
+        /// Belongs to this connection and goes with it; not durable.
+        exclusive: exclusive = true, durable = false;
+        /// Is deleted when its last consumer goes.
+        auto_delete: auto_delete = true;
     }
 
     with_arguments!();
@@ -264,16 +242,11 @@ impl Consume {
         self
     }
 
-    /// Refuse other consumers on the queue.
-    pub fn exclusive(mut self) -> Self {
-        self.exclusive = true;
-        self
-    }
-
-    /// Not messages published on this connection. RabbitMQ ignores it.
-    pub fn no_local(mut self) -> Self {
-        self.no_local = true;
-        self
+    switches! {
+        /// Refuse other consumers on the queue.
+        exclusive: exclusive = true;
+        /// Not messages published on this connection. RabbitMQ ignores it.
+        no_local: no_local = true;
     }
 
     /// Deliver to consumers of higher priority first (RabbitMQ's `x-priority`).

@@ -22,7 +22,7 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<ClientConfig, Error>
     let builder = match (options.verify_peer, &options.server_name) {
         (false, _) => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verify::Nothing(provider))),
+            .with_custom_certificate_verifier(verify::any_certificate(provider)),
         (true, ServerName::Disabled) => builder
             .dangerous()
             .with_custom_certificate_verifier(verify::any_name(authorities(options)?, provider)?),

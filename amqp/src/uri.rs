@@ -225,64 +225,37 @@ fn decode(text: &str, part: &str) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    /// host, port, user, password, vhost
-    fn parts(uri: &str) -> (String, u16, String, String, String) {
-        let o = Uri::parse(uri).unwrap();
-        (o.host, o.port, o.user, o.password, o.vhost)
-    }
-
-    fn expect(uri: &str, host: &str, port: u16, user: &str, password: &str, vhost: &str) {
-        assert_eq!(
-            parts(uri),
-            (
-                host.into(),
-                port,
-                user.into(),
-                password.into(),
-                vhost.into()
-            ),
-            "{uri}"
-        );
-    }
-
     /// Appendix A of RabbitMQ's URI specification; what it leaves undefined has our defaults.
     #[test]
     fn the_specification_s_examples() {
-        expect(
-            "amqp://user:pass@host:10000/vhost",
-            "host",
-            10000,
-            "user",
-            "pass",
-            "vhost",
-        );
-        expect(
-            "amqp://user%61:%61pass@ho%61st:10000/v%2fhost",
-            "hoast",
-            10000,
-            "usera",
-            "apass",
-            "v/host",
-        );
-        expect("amqp://", "127.0.0.1", 5672, "guest", "guest", "/");
-        expect("amqp://:@/", "127.0.0.1", 5672, "", "", "");
-        expect("amqp://user@", "127.0.0.1", 5672, "user", "guest", "/");
-        expect("amqp://user:pass@", "127.0.0.1", 5672, "user", "pass", "/");
-        expect("amqp://host", "host", 5672, "guest", "guest", "/");
-        expect("amqp://:10000", "127.0.0.1", 10000, "guest", "guest", "/");
-        expect(
-            "amqp:///vhost",
-            "127.0.0.1",
-            5672,
-            "guest",
-            "guest",
-            "vhost",
-        );
-        expect("amqp://host/", "host", 5672, "guest", "guest", "");
-        expect("amqp://host/%2F", "host", 5672, "guest", "guest", "/");
-        expect("amqp://[::1]", "::1", 5672, "guest", "guest", "/");
-        expect("amqp://[::1]:10000/v", "::1", 10000, "guest", "guest", "v");
-        expect("amqps://host", "host", 5671, "guest", "guest", "/");
+        let escaped = "amqp://user%61:%61pass@ho%61st:10000/v%2fhost";
+        for (uri, user_password_host_port_vhost) in [
+            (
+                "amqp://user:pass@host:10000/vhost",
+                "user|pass|host|10000|vhost",
+            ),
+            (escaped, "usera|apass|hoast|10000|v/host"),
+            ("amqp://", "guest|guest|127.0.0.1|5672|/"),
+            ("amqp://:@/", "||127.0.0.1|5672|"),
+            ("amqp://user@", "user|guest|127.0.0.1|5672|/"),
+            ("amqp://user:pass@", "user|pass|127.0.0.1|5672|/"),
+            ("amqp://host", "guest|guest|host|5672|/"),
+            ("amqp://:10000", "guest|guest|127.0.0.1|10000|/"),
+            ("amqp:///vhost", "guest|guest|127.0.0.1|5672|vhost"),
+            ("amqp://host/", "guest|guest|host|5672|"),
+            ("amqp://host/%2F", "guest|guest|host|5672|/"),
+            ("amqp://[::1]", "guest|guest|::1|5672|/"),
+            ("amqp://[::1]:10000/v", "guest|guest|::1|10000|v"),
+            ("amqps://host", "guest|guest|host|5671|/"),
+        ] {
+            let o = Uri::parse(uri).unwrap();
+            let parts = [&o.user, &o.password, &o.host, &o.port.to_string(), &o.vhost];
+            assert_eq!(
+                parts.map(String::as_str).join("|"),
+                user_password_host_port_vhost,
+                "{uri}"
+            );
+        }
     }
 
     #[test]

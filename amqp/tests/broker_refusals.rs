@@ -42,6 +42,22 @@ fn exchange_declare(name: &str, kind: &str) -> AMQPClass {
     }))
 }
 
+fn get(queue: &str) -> AMQPClass {
+    let queue = queue.into();
+    AMQPClass::Basic(basic::AMQPMethod::Get(basic::Get {
+        queue,
+        no_ack: false,
+    }))
+}
+
+fn bind(queue: &str, exchange: &str) -> AMQPClass {
+    AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
+        queue: queue.into(),
+        exchange: exchange.into(),
+        ..Default::default()
+    }))
+}
+
 fn consume(consume: basic::Consume) -> AMQPClass {
     AMQPClass::Basic(basic::AMQPMethod::Consume(consume))
 }
@@ -145,23 +161,8 @@ fn methods_are_refused_with_code_and_scope() {
             540,
             AMQPClass::Exchange(exchange::AMQPMethod::Bind(exchange::Bind::default())),
         ),
-        (
-            Channel,
-            404,
-            AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
-                queue: "there".into(),
-                exchange: "no".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            Channel,
-            403,
-            AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
-                queue: "there".into(),
-                ..Default::default()
-            })),
-        ),
+        (Channel, 404, bind("there", "no")),
+        (Channel, 403, bind("there", "")),
         (
             Channel,
             404,
@@ -170,27 +171,9 @@ fn methods_are_refused_with_code_and_scope() {
                 nowait: false,
             })),
         ),
-        (
-            Channel,
-            404,
-            AMQPClass::Basic(basic::AMQPMethod::Get(basic::Get {
-                queue: "no".into(),
-                no_ack: false,
-            })),
-        ),
-        (
-            Channel,
-            404,
-            AMQPClass::Basic(basic::AMQPMethod::Get(basic::Get::default())),
-        ),
-        (
-            Channel,
-            405,
-            AMQPClass::Basic(basic::AMQPMethod::Get(basic::Get {
-                queue: "owned".into(),
-                no_ack: false,
-            })),
-        ),
+        (Channel, 404, get("no")),
+        (Channel, 404, get("")),
+        (Channel, 405, get("owned")),
         (
             Connection,
             540,

@@ -9,7 +9,7 @@ use amqp::codec::RawProperties;
 use amqp::protocol::{AMQPValue, BasicProperties, FieldTable};
 use amqp::{Error, PublishError};
 use std::time::Duration;
-use support::{name, on_kernel, options, own_queue};
+use support::{connected, delete_queue, name, on_kernel, options, own_queue};
 
 async fn delivery(consumer: &mut amqp::client::Consumer) -> Delivery {
     match consumer.next().await {
@@ -22,8 +22,7 @@ async fn delivery(consumer: &mut amqp::client::Consumer) -> Delivery {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn ten_thousand_messages_confirmed_and_consumed_in_order() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         let queue = channel
             .queue_declare(QueueDeclare::new(name("many")).auto_delete())
             .await
@@ -74,8 +73,7 @@ fn ten_thousand_messages_confirmed_and_consumed_in_order() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn the_common_operations() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         channel.confirm_select().await.unwrap();
         let queue = name("common-q");
         channel
@@ -258,8 +256,7 @@ fn every_operation() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn every_operation_without_an_answer() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         let none = FieldTable::default;
         let (x, y, q) = (name("no-wait-x"), name("no-wait-y"), name("no-wait-q"));
         let now = channel.no_wait();
@@ -313,8 +310,7 @@ fn every_operation_without_an_answer() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn unroutable_messages_come_back_to_their_publisher() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel.confirm_select().await.unwrap();
         let mut confirms = Vec::new();
@@ -360,8 +356,7 @@ fn unroutable_messages_come_back_to_their_publisher() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn a_dead_channel_ends_everything_that_waits_with_the_first_cause() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel.confirm_select().await.unwrap();
         let mut consumer = channel.consume(Consume::new(&queue)).await.unwrap();
@@ -449,8 +444,7 @@ fn refusals_are_typed() {
 
         // Exclusive: 405 on another connection.
         let exclusive = fresh().await.queue_declare(own_queue()).await.unwrap().name;
-        let other = Connection::open(options()).await.unwrap();
-        let other_channel = other.channel().await.unwrap();
+        let (other, other_channel) = connected().await;
         let error = other_channel
             .queue_declare(QueueDeclare::new(&exclusive).passive())
             .await
@@ -540,8 +534,7 @@ fn other_logins() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn dropped_deliveries_are_given_back() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (_connection, channel) = connected().await;
         let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         channel
             .publish_unconfirmed(Publish::new("", &queue, b"x"))
@@ -567,17 +560,10 @@ fn dropped_deliveries_are_given_back() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn a_deleted_queue_cancels_its_consumer() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
+        let (connection, channel) = connected().await;
         let queue = channel.queue_declare(own_queue()).await.unwrap().name;
         let mut consumer = channel.consume(Consume::new(&queue)).await.unwrap();
-        connection
-            .channel()
-            .await
-            .unwrap()
-            .queue_delete(&queue, false, false)
-            .await
-            .unwrap();
+        delete_queue(&connection, &queue).await;
         assert!(matches!(consumer.next().await, ConsumerEvent::Cancelled));
         channel.qos(1).await.unwrap();
     });
@@ -587,8 +573,7 @@ fn a_deleted_queue_cancels_its_consumer() {
 #[ignore = "needs RabbitMQ: tests/run"]
 fn a_request_and_its_reply_by_direct_reply_to() {
     on_kernel(async {
-        let connection = Connection::open(options()).await.unwrap();
-        let server = connection.channel().await.unwrap();
+        let (connection, server) = connected().await;
         let queue = server.queue_declare(own_queue()).await.unwrap().name;
         let mut requests = server.consume(Consume::new(&queue)).await.unwrap();
         let answering = kernel::spawn(async move {

@@ -10,7 +10,7 @@ use amqp::codec::{RawProperties, encode};
 use amqp::protocol::{AMQPClass, BasicProperties, FieldTable, channel, connection, queue};
 use amqp::{ConnectOptions, Error, ErrorKind};
 use support::proxy::{Proxy, before};
-use support::{name, on_kernel, options};
+use support::{connected, name, on_kernel, options};
 
 /// A connection that says what its proxy is told.
 struct Liar {
@@ -214,8 +214,7 @@ fn errors_of_a_channel() {
         publishing.publish_unconfirmed(nowhere).await.unwrap();
         ends_channel(&publishing.closed().await, 404, "NOT_FOUND", (60, 40));
 
-        let other = Connection::open(options()).await.unwrap();
-        let channel = other.channel().await.unwrap();
+        let (_other, channel) = connected().await;
         let error = channel.queue_purge(&queue).await.unwrap_err();
         ends_channel(&error, 405, "RESOURCE_LOCKED", (50, 30));
         assert_eq!(error.kind(), ErrorKind::Retry);

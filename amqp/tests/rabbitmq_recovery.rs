@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use support::fire::{self, Facts};
 use support::proxy::{Fault, Proxy, before};
-use support::{name, on_kernel_for, options};
+use support::{delete_queue, name, on_kernel_for, options};
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -78,13 +78,7 @@ fn nothing_confirmed_is_lost_under_fire() {
             "there was no fire"
         );
         let direct = amqp::client::Connection::open(options()).await.unwrap();
-        direct
-            .channel()
-            .await
-            .unwrap()
-            .queue_delete(&queue, false, false)
-            .await
-            .unwrap();
+        delete_queue(&direct, &queue).await;
     });
 }
 

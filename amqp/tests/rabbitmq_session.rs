@@ -4,8 +4,8 @@
 mod support;
 
 use amqp::client::{
-    Backoff, ConnectOptions, Connection, Consume, ConsumerEvent, Publish, Publisher, QueueDeclare,
-    Session, SessionEvent, Topology,
+    Backoff, ConnectOptions, Consume, ConsumerEvent, Publish, Publisher, QueueDeclare, Session,
+    SessionEvent, Topology,
 };
 use amqp::{Error, ErrorKind, PublishError};
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 use support::proxy::{Proxy, before};
-use support::{name, on_kernel, options};
+use support::{connected, name, on_kernel, options};
 
 fn through(proxy: &Proxy) -> ConnectOptions {
     ConnectOptions {
@@ -67,8 +67,7 @@ async fn publish_all(
 }
 
 async fn drain(queue: &str) -> Vec<u32> {
-    let connection = Connection::open(options()).await.unwrap();
-    let channel = connection.channel().await.unwrap();
+    let (_connection, channel) = connected().await;
     let mut numbers = Vec::new();
     while let Some(delivery) = channel.get_no_ack(queue).await.unwrap() {
         numbers.push(u32::from_be_bytes(delivery.body[..].try_into().unwrap()));
@@ -157,8 +156,7 @@ fn what_a_server_refuses_is_not_sent_again() {
 }
 
 async fn drain_count(queue: &str, count: u32) {
-    let connection = Connection::open(options()).await.unwrap();
-    let channel = connection.channel().await.unwrap();
+    let (_connection, channel) = connected().await;
     assert_eq!(channel.queue_purge(queue).await.unwrap(), count);
     channel.queue_delete(queue, false, false).await.unwrap();
 }

@@ -47,6 +47,19 @@ pub(crate) struct ExchangeOptions {
     pub(crate) arguments: FieldTable,
 }
 
+impl ExchangeOptions {
+    /// Durable, and nothing else.
+    pub(crate) fn durable(kind: Kind) -> Self {
+        ExchangeOptions {
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: FieldTable::default(),
+        }
+    }
+}
+
 /// Queues with the number of bindings that lead to each.
 #[derive(Default)]
 pub(crate) struct Targets {
@@ -199,14 +212,7 @@ mod tests {
     use super::*;
 
     fn exchange(kind: Kind) -> Exchange {
-        let options = ExchangeOptions {
-            kind,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            arguments: FieldTable::default(),
-        };
-        Exchange::new(options, false)
+        Exchange::new(ExchangeOptions::durable(kind), false)
     }
 
     fn route(exchange: &mut Exchange, key: &str) -> Vec<Key<Queue>> {

@@ -105,6 +105,7 @@ impl Ledger {
 mod tests {
     use super::super::message::tests::message;
     use super::*;
+    use crate::testing::Random;
     use std::collections::BTreeMap;
 
     fn unacked(position: u64) -> Unacked {
@@ -124,13 +125,8 @@ mod tests {
     #[test]
     fn agrees_with_a_map() {
         for seed in 0..200u64 {
-            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut next = |limit: u64| {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                random % limit
-            };
+            let mut random = Random(seed);
+            let mut next = |limit: u64| random.next() % limit;
             let (mut ledger, mut map) = (Ledger::default(), BTreeMap::new());
             for step in 0..600 {
                 match next(8) {

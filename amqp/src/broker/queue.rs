@@ -198,6 +198,7 @@ impl Queue {
 mod tests {
     use super::super::message::tests::message;
     use super::*;
+    use crate::testing::Random;
 
     pub(crate) fn queue() -> Queue {
         let options = QueueOptions {
@@ -220,13 +221,8 @@ mod tests {
     #[test]
     fn agrees_with_a_sorted_list() {
         for seed in 0..300u64 {
-            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut next = |limit: u64| {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                random % limit
-            };
+            let mut random = Random(seed);
+            let mut next = |limit: u64| random.next() % limit;
             let (mut queue, mut naive) = (queue(), Naive::default());
             let mut out: Vec<Entry> = Vec::new();
             for _ in 0..400 {

@@ -41,13 +41,7 @@ impl Vhost {
             ("amq.match", Kind::Headers),
         ];
         let exchanges = predeclared.map(|(name, kind)| {
-            let options = ExchangeOptions {
-                kind,
-                durable: true,
-                auto_delete: false,
-                internal: false,
-                arguments: FieldTable::default(),
-            };
+            let options = ExchangeOptions::durable(kind);
             (Rc::from(name), Exchange::new(options, true))
         });
         Vhost {

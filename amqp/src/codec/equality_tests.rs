@@ -29,112 +29,102 @@ fn parse_all(bytes: &[u8]) -> Frame<'_> {
     frame
 }
 
+/// Writes a method in both ways, compares the bytes, and reads it back.
+fn same_bytes(channel: u16, ours: impl FnOnce(&mut Vec<u8>), standard: Basic, method: Method<'_>) {
+    let mut out = Vec::new();
+    ours(&mut out);
+    assert_eq!(out, standard_method(channel, standard));
+    assert_eq!(parse_all(&out), Frame::Method(channel, method));
+}
+
 #[test]
 fn hot_methods_are_the_same_bytes() {
     for seed in 0..500 {
+        println!("seed {seed}");
         let random = &mut Random(seed);
         let channel = random.next() as u16;
         let (exchange, key, consumer) = (random.text(), random.text(), random.text());
-        let (tag, a, b) = (random.next(), random.flag(), random.flag());
+        let (delivery_tag, a, b) = (random.next(), random.flag(), random.flag());
         let message_count = random.next() as u32;
-        let mut out = Vec::new();
 
         let deliver = Deliver {
             consumer_tag: &consumer,
-            delivery_tag: tag,
+            delivery_tag,
             redelivered: a,
             exchange: &exchange,
             routing_key: &key,
         };
-        encode::deliver(&mut out, channel, &deliver);
-        let expected = standard_method(
+        let standard = basic::Deliver {
+            consumer_tag: consumer.as_str().into(),
+            delivery_tag,
+            redelivered: a,
+            exchange: exchange.as_str().into(),
+            routing_key: key.as_str().into(),
+        };
+        let ours = |out: &mut Vec<u8>| encode::deliver(out, channel, &deliver);
+        same_bytes(
             channel,
-            Basic::Deliver(basic::Deliver {
-                consumer_tag: consumer.as_str().into(),
-                delivery_tag: tag,
-                redelivered: a,
-                exchange: exchange.as_str().into(),
-                routing_key: key.as_str().into(),
-            }),
-        );
-        assert_eq!(out, expected, "seed {seed}");
-        assert_eq!(
-            parse_all(&out),
-            Frame::Method(channel, Method::Deliver(deliver))
+            ours,
+            Basic::Deliver(standard),
+            Method::Deliver(deliver),
         );
 
-        out.clear();
         let get_ok = GetOk {
-            delivery_tag: tag,
+            delivery_tag,
             redelivered: a,
             exchange: &exchange,
             routing_key: &key,
             message_count,
         };
-        encode::get_ok(&mut out, channel, &get_ok);
-        let expected = standard_method(
-            channel,
-            Basic::GetOk(basic::GetOk {
-                delivery_tag: tag,
-                redelivered: a,
-                exchange: exchange.as_str().into(),
-                routing_key: key.as_str().into(),
-                message_count,
-            }),
-        );
-        assert_eq!(out, expected, "seed {seed}");
-        assert_eq!(
-            parse_all(&out),
-            Frame::Method(channel, Method::GetOk(get_ok))
-        );
+        let standard = basic::GetOk {
+            delivery_tag,
+            redelivered: a,
+            exchange: exchange.as_str().into(),
+            routing_key: key.as_str().into(),
+            message_count,
+        };
+        let ours = |out: &mut Vec<u8>| encode::get_ok(out, channel, &get_ok);
+        same_bytes(channel, ours, Basic::GetOk(standard), Method::GetOk(get_ok));
 
-        out.clear();
+        let (multiple, requeue) = (a, b);
         let ack = Ack {
-            delivery_tag: tag,
-            multiple: a,
+            delivery_tag,
+            multiple,
         };
-        encode::ack(&mut out, channel, ack);
-        assert_eq!(
-            out,
-            standard_method(
-                channel,
-                Basic::Ack(basic::Ack {
-                    delivery_tag: tag,
-                    multiple: a
-                })
-            )
-        );
-        assert_eq!(parse_all(&out), Frame::Method(channel, Method::Ack(ack)));
+        let standard = basic::Ack {
+            delivery_tag,
+            multiple,
+        };
+        let ours = |out: &mut Vec<u8>| encode::ack(out, channel, ack);
+        same_bytes(channel, ours, Basic::Ack(standard), Method::Ack(ack));
 
-        out.clear();
         let nack = Nack {
-            delivery_tag: tag,
-            multiple: a,
-            requeue: b,
+            delivery_tag,
+            multiple,
+            requeue,
         };
-        encode::nack(&mut out, channel, nack);
-        let expected = basic::Nack {
-            delivery_tag: tag,
-            multiple: a,
-            requeue: b,
+        let standard = basic::Nack {
+            delivery_tag,
+            multiple,
+            requeue,
         };
-        assert_eq!(out, standard_method(channel, Basic::Nack(expected)));
-        assert_eq!(parse_all(&out), Frame::Method(channel, Method::Nack(nack)));
+        let ours = |out: &mut Vec<u8>| encode::nack(out, channel, nack);
+        same_bytes(channel, ours, Basic::Nack(standard), Method::Nack(nack));
 
-        out.clear();
         let reject = Reject {
-            delivery_tag: tag,
-            requeue: a,
+            delivery_tag,
+            requeue,
         };
-        encode::reject(&mut out, channel, reject);
-        let expected = basic::Reject {
-            delivery_tag: tag,
-            requeue: a,
+        let standard = basic::Reject {
+            delivery_tag,
+            requeue,
         };
-        assert_eq!(out, standard_method(channel, Basic::Reject(expected)));
-        assert_eq!(
-            parse_all(&out),
-            Frame::Method(channel, Method::Reject(reject))
+        let ours = |out: &mut Vec<u8>| encode::reject(out, channel, reject);
+        same_bytes(
+            channel,
+            ours,
+            Basic::Reject(standard),
+            Method::Reject(reject),
         );
     }
 }

@@ -245,6 +245,7 @@ pub fn fingerprint(exchange: &str, routing_key: &str, body: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Random;
 
     fn ask(confirms: &mut Confirms, number: u64) -> Option<Outcome> {
         match confirms.poll(number, Waker::noop()) {
@@ -316,13 +317,8 @@ mod tests {
     #[test]
     fn agrees_with_a_naive_version() {
         for seed in 0..200u64 {
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut random = |limit: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % limit
-            };
+            let mut dice = Random(seed);
+            let mut random = |limit: u64| dice.next() % limit;
             let mut confirms = Confirms::new();
             let mut naive: Vec<(Option<bool>, bool)> = Vec::new(); // (settled how, asked about)
             for _ in 0..300 {

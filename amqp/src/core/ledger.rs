@@ -233,6 +233,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Random;
 
     fn collect(ledger: &mut Ledger) -> Vec<(u64, bool)> {
         let mut acks = Vec::new();
@@ -334,13 +335,8 @@ mod tests {
     #[test]
     fn a_strict_server_agrees_in_every_order() {
         for seed in 0..500u64 {
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut random = |limit: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % limit
-            };
+            let mut dice = Random(seed);
+            let mut random = |limit: u64| dice.next() % limit;
             let mut ledger = Ledger::new();
             let mut server: BTreeSet<u64> = BTreeSet::new(); // outstanding at the server
             let mut ours: Vec<u64> = Vec::new(); // outstanding at the consumer

@@ -32,6 +32,21 @@ pub fn own_queue() -> amqp::QueueDeclare {
     amqp::QueueDeclare::new(name(&format!("own-{number}"))).exclusive()
 }
 
+/// A connection to the broker to test against, and a channel of it.
+#[cfg(feature = "kernel")]
+pub async fn connected() -> (amqp::client::Connection, amqp::client::Channel) {
+    let connection = amqp::client::Connection::open(options()).await.unwrap();
+    let channel = connection.channel().await.unwrap();
+    (connection, channel)
+}
+
+/// Deletes a queue, over a channel of its own.
+#[cfg(feature = "kernel")]
+pub async fn delete_queue(connection: &amqp::client::Connection, queue: &str) {
+    let channel = connection.channel().await.unwrap();
+    channel.queue_delete(queue, false, false).await.unwrap();
+}
+
 /// Runs a test on a kernel, with a deadline that only a hang reaches.
 #[cfg(feature = "kernel")]
 pub fn on_kernel(test: impl Future<Output = ()> + 'static) {

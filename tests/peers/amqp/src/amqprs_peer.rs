@@ -111,7 +111,7 @@ async fn pingpong(job: &Job, channel: &Channel) {
     let body = job.body();
     let publish = BasicPublishArguments::new("", &job.queue);
     let arguments = BasicConsumeArguments::new(&job.queue, "c")
-        .no_ack(true)
+        .manual_ack(false)
         .finish();
     let (_, mut messages) = channel.basic_consume_rx(arguments).await.expect("consumes");
     let mut times = Vec::new();

@@ -21,7 +21,10 @@ use std::{
 };
 
 use crate::{
+    block::{self, Blocks},
     error::{JoinError, Panic},
+    held::Held,
+    kernel::Core,
     task::{Cancellation, Record},
 };
 
@@ -194,10 +197,14 @@ pub(crate) struct Joint<T> {
 }
 
 impl<T> Joint<T> {
-    #[inline]
-    pub(crate) fn new(future: impl Future<Output = T> + 'static, record: Record) -> Joint<T> {
+    #[inline(always)]
+    pub(crate) fn new(
+        future: impl Future<Output = T> + 'static,
+        record: Record,
+        blocks: &Held<Blocks>,
+    ) -> Joint<T> {
         Joint {
-            task: Task::new(future, record),
+            task: Task::new(future, record, blocks),
             result: PhantomData,
         }
     }
@@ -231,10 +238,11 @@ impl<T> Joint<T> {
 impl Task {
     /// Writes the cell where it will stay: put together on the stack and then moved, it would cost
     /// twice as much, for the processor cannot forward small stores to the wide loads of a move.
-    #[inline]
-    fn new<F: Future + 'static>(future: F, record: Record) -> Task {
-        let cell = Box::leak(Box::<TaskCell<F>>::new_uninit()).as_mut_ptr();
-        // SAFETY: the box was made for this type, and both its fields are written, once each.
+    #[inline(always)]
+    fn new<F: Future + 'static>(future: F, record: Record, blocks: &Held<Blocks>) -> Task {
+        let block = blocks.borrow_mut().take::<TaskCell<F>>();
+        let cell = block.as_ptr();
+        // SAFETY: the block was made for this type, and both its fields are written, once each.
         unsafe {
             (&raw mut (*cell).header).write(Header {
                 kind: Kind::of::<F>(),
@@ -243,10 +251,8 @@ impl Task {
                 record,
             });
             (&raw mut (*cell).stage).cast::<F>().write(future);
-            Task {
-                cell: NonNull::new_unchecked(cell).cast(),
-            }
         }
+        Task { cell: block.cast() }
     }
 
     /// Has the processor fetch the cell while it does something else: with many tasks, waiting
@@ -389,7 +395,7 @@ impl Kind {
 /// The parts of a cell of this kind.
 ///
 /// # Safety
-/// `cell` points to a live `TaskCell<F>`, and comes from the box it was made in.
+/// `cell` points to a live `TaskCell<F>`, and comes from `Task::new`.
 unsafe fn parts<'a, F: Future + 'static>(cell: NonNull<Header>) -> (&'a Header, *mut Stage<F>) {
     // SAFETY: the caller's word. The stage is behind an `UnsafeCell`, so a shared reference to
     // the whole says nothing about it.
@@ -407,7 +413,7 @@ unsafe fn poll<F: Future + 'static>(cell: NonNull<Header>, cx: &mut Context<'_>)
         phase: Phase::Parked,
     };
     // SAFETY: the cell is busy, so this is the only reference into the stage. The future lives in
-    // a box and is dropped where it stands: it never moves.
+    // its cell and is dropped where it stands: it never moves.
     let polled = unsafe { Pin::new_unchecked(&mut *(*stage).future) }.poll(cx);
     let Poll::Ready(value) = polled else {
         return Poll::Pending;
@@ -440,8 +446,25 @@ unsafe fn fail<F: Future + 'static>(cell: NonNull<Header>, error: JoinError) {
 /// # Safety
 /// As for `parts`; nobody uses the cell any more.
 unsafe fn free<F: Future + 'static>(cell: NonNull<Header>) {
-    // SAFETY: the caller's word; `Task::new` made it in a box of this very type.
-    drop(unsafe { Box::from_raw(cell.cast::<TaskCell<F>>().as_ptr()) });
+    let block = Block(cell.cast::<TaskCell<F>>());
+    // SAFETY: the caller's word; nobody uses the value after this.
+    unsafe { block.0.drop_in_place() }
+}
+
+/// The memory of a cell that is no more. It goes back also if the drop of what was in it panics.
+struct Block<F: Future>(NonNull<TaskCell<F>>);
+
+impl<F: Future> Drop for Block<F> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `Task::new` took it from a `Blocks` for this type, and only `free` makes a
+        // `Block` of it.
+        let kept = Core::with_current(|core| unsafe { core.blocks.borrow_mut().keep(self.0) });
+        if kept != Some(true) {
+            // SAFETY: as above.
+            unsafe { block::free(self.0) }
+        }
+    }
 }
 
 impl<F: Future> Drop for TaskCell<F> {

@@ -20,6 +20,7 @@ use slab::Slab;
 use crate::{
     across,
     bell::BellState,
+    block::Blocks,
     cell::Task,
     clock::{Clock, ManualClock},
     held::Held,
@@ -70,9 +71,10 @@ pub(crate) struct Core {
     /// What the step now running leaves for the loop to do; see [`Left`].
     pub(crate) left: Left,
 
-    // Tasks, and those ready to run.
+    // Tasks, those ready to run, and memory for more.
     pub(crate) tasks: Held<Tasks>,
     pub(crate) ready: Held<Ready<Task>>,
+    pub(crate) blocks: Held<Blocks>,
     /// To be dropped, having been cancelled hard.
     pub(crate) dying: Held<Vec<Task>>,
 
@@ -342,6 +344,7 @@ impl Core {
             left: Left::default(),
             tasks: Held::default(),
             ready: Held::new(Ready::new(builder.shuffle)),
+            blocks: Held::new(Blocks::new()),
             dying: Held::default(),
             current: Held::default(),
             scope: Cell::new(NONE),

@@ -9,7 +9,7 @@ use std::cell::Cell;
 /// What waits for its turn.
 pub(crate) struct Ready<T> {
     /// Empty, or as long as a power of two.
-    ring: Box<[Option<T>]>,
+    ring: Vec<Option<T>>,
     /// How many were ever taken out, and put in. They may wrap around: only their difference and
     /// their lower bits count.
     taken: usize,
@@ -24,7 +24,7 @@ impl<T> Ready<T> {
         // Spread out, so that neighbouring seeds differ; never 0, where xorshift stands still.
         let dice = seed.map(|seed| Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1));
         Ready {
-            ring: Box::default(),
+            ring: Vec::new(),
             taken: 0,
             put: 0,
             dice,
@@ -91,13 +91,19 @@ impl<T> Ready<T> {
         }
     }
 
-    /// Twice the ring, with everything at its front.
+    /// Twice the ring. What stays in its place is not touched: for a ring that was never taken from,
+    /// that is everything.
     #[cold]
     fn grow(&mut self) {
-        let mut items: Vec<Option<T>> = self.take().into_iter().map(Some).collect();
-        (self.taken, self.put) = (0, items.len());
-        items.resize_with((2 * items.len()).max(16), || None);
-        self.ring = items.into_boxed_slice();
+        let old = self.ring.len();
+        self.ring.resize_with((2 * old).max(16), || None);
+        for n in 0..old {
+            let number = self.taken.wrapping_add(n);
+            if number & old != 0 {
+                let place = number & (old - 1);
+                self.ring.swap(place, place + old);
+            }
+        }
     }
 
     /// Everything in it, in its order.

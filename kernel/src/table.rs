@@ -126,14 +126,15 @@ impl Core {
         Some(task.record.make_rare().waker.get_or_init(make).clone())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add_task<F: Future + 'static>(
         &self,
         future: F,
         site: &'static Location<'static>,
     ) -> Joint<F::Output> {
         let id = self.tasks.borrow_mut().reserve();
-        let joint = Joint::new(future, Record::new(id, self.current_id(), site));
+        let record = Record::new(id, self.current_id(), site);
+        let joint = Joint::new(future, record, &self.blocks);
         let task = joint.task();
         self.tasks.borrow_mut().put(task.clone());
         self.make_ready(task.clone());
@@ -169,6 +170,7 @@ impl Core {
     }
 
     /// Removes a task that has ended and answers those who wait for it.
+    #[inline]
     pub(crate) fn retire(&self, task: &Task) {
         let record = &task.record;
         let removed = self.tasks.borrow_mut().remove(record.id);

@@ -166,11 +166,13 @@ impl Record {
 /// }).unwrap();
 /// assert_eq!(sum, 14);
 /// ```
+#[inline(always)]
 #[track_caller]
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
     spawn_at(future, Location::caller())
 }
 
+#[inline(always)]
 pub(crate) fn spawn_at<F>(future: F, site: &'static Location<'static>) -> JoinHandle<F::Output>
 where
     F: Future + 'static,

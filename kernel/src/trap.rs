@@ -172,22 +172,10 @@ impl Future for Ask {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // By reference: moving a trap that was written a moment ago stalls the processor.
-        let state = &mut self.state;
-        Core::with_current(|core| match state {
-            State::Waiting(id, _) => match core.answer_of(*id, cx) {
-                Some(answer) => core.end(state, answer),
-                None => Poll::Pending,
-            },
-            State::Done => panic!("a trap's future was polled after its end"),
-            State::New(_) => match core.interruption() {
-                Some(error) => core.end(state, Err(error)),
-                None => {
-                    core.request(state, cx);
-                    Poll::Pending
-                }
-            },
-        })
+        Core::with_current(
+            #[inline(always)]
+            |core| core.poll_ask(&mut self.state, cx.waker()),
+        )
         .expect(
             "a trap was polled outside a running kernel: only tasks of `kernel::run` may wait here",
         )
@@ -229,14 +217,28 @@ impl Drop for Ask {
 }
 
 impl Core {
-    #[inline]
-    fn end(&self, state: &mut State, answer: Answer) -> Poll<Answer> {
-        *state = State::Done;
-        Poll::Ready(answer)
+    #[inline(always)]
+    fn poll_ask(&self, state: &mut State, waker: &Waker) -> Poll<Answer> {
+        let polled = match state {
+            State::New(_) => match self.interruption() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => {
+                    self.request(state, waker);
+                    return Poll::Pending;
+                }
+            },
+            State::Waiting(id, _) => self.look(*id, waker),
+            State::Done => panic!("a trap's future was polled after its end"),
+        };
+        if polled.is_ready() {
+            *state = State::Done;
+        }
+        polled
     }
 
     /// Puts a request in front of the door, for the loop to read after this poll.
-    fn request(&self, state: &mut State, cx: &mut Context<'_>) {
+    #[inline(never)]
+    fn request(&self, state: &mut State, waker: &Waker) {
         let State::New(trap) = state else {
             unreachable!("only a new trap is requested");
         };
@@ -247,22 +249,27 @@ impl Core {
         *state = State::Waiting(id, self.run_number());
         self.door.borrow_mut().push(id);
         self.left.add(Left::REQUESTS);
-        self.note_waker(id, cx.waker());
+        if !self.is_own_waker(waker) {
+            self.change_waker(id, waker);
+        }
     }
 
     /// The answer, if it is there. If not, notes who is to be woken: the polling task or a
     /// combinator's own waker may have changed since the last poll.
-    #[inline]
-    fn answer_of(&self, id: WaitId, cx: &mut Context<'_>) -> Option<Answer> {
+    #[inline(never)]
+    fn look(&self, id: WaitId, waker: &Waker) -> Poll<Answer> {
         let answer = self.waits.borrow().get(id).answer();
         match answer {
-            Some(_) => self.forget_wait(id),
+            Some(answer) => {
+                self.forget_wait(id);
+                Poll::Ready(answer)
+            }
             None => {
-                self.note_waker(id, cx.waker());
+                self.note_waker(id, waker);
                 self.adopt(id);
+                Poll::Pending
             }
         }
-        answer
     }
 
     /// Notes a combinator's own waker for a wait; our own needs no note.

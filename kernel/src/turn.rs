@@ -32,7 +32,7 @@ const STEPS_PER_LOOK: u32 = 64;
 /// A turn that has taken this long ends at the next look.
 const TURN_TIME: Duration = Duration::from_micros(100);
 /// How far ahead in the ready queue the processor fetches tasks.
-const PREFETCHED: usize = 2;
+const PREFETCHED: usize = 4;
 /// Operations that a task may do in one step without waiting.
 const OPERATIONS_PER_STEP: u32 = 128;
 
@@ -209,6 +209,7 @@ impl Core {
         }
     }
 
+    #[inline]
     fn read_requests(&self) {
         let count = self.door.borrow().len();
         for n in 0..count {
@@ -221,6 +222,7 @@ impl Core {
     }
 
     /// The heart: what each trap means. Breaks off with the answer, if it is there at once.
+    #[inline]
     fn handle(&self, id: WaitId) -> ControlFlow<Answer> {
         let waits = self.waits.borrow();
         let wait = waits.get(id);

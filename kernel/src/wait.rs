@@ -162,7 +162,6 @@ pub(crate) struct Waits {
     places: Vec<Wait>,
     /// The first of the places that may be used again; `next` leads to the others.
     free: WaitId,
-    used: usize,
     /// Wakers of waits that were polled by a combinator with a waker of its own.
     wakers: std::collections::HashMap<WaitId, Waker>,
 }
@@ -172,13 +171,12 @@ impl Waits {
         Waits {
             places: Vec::new(),
             free: NONE,
-            used: 0,
             wakers: Default::default(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.used
+        self.ids().len()
     }
 
     pub(crate) fn ids(&self) -> Vec<WaitId> {
@@ -207,7 +205,6 @@ impl Waits {
             NONE => self.grow(),
             free => free,
         };
-        self.used += 1;
         let next = task.record.waits.replace(id);
         let wait = &mut self.places[id as usize];
         self.free = wait.next;
@@ -250,15 +247,18 @@ impl Waits {
     /// Removes a wait that stands nowhere any more; gives what is to be dropped where nothing is
     /// borrowed: its trap, and the waker noted for it.
     #[inline]
-    pub(crate) fn forget(&mut self, id: WaitId) -> (Trap, Option<Waker>) {
+    pub(crate) fn forget(&mut self, id: WaitId) -> (Option<Trap>, Option<Waker>) {
         let waker = self.take_waker(id);
         let free = replace(&mut self.free, id);
-        self.used -= 1;
         let wait = self.get_mut(id);
         debug_assert!(wait.task.is_none());
         wait.stage.set(Stage::Free);
         wait.next = free;
-        (replace(&mut wait.trap, NO_TRAP), waker)
+        let trap = match wait.trap {
+            Trap::Sleep(_) | Trap::Join(_) | Trap::Bell(_) => None,
+            _ => Some(replace(&mut wait.trap, NO_TRAP)),
+        };
+        (trap, waker)
     }
 
     /// Takes an unanswered wait out of its task's list; gives the task, unless it has ended.
@@ -378,7 +378,8 @@ mod tests {
 
     fn task() -> Task {
         let record = Record::new(TaskId::from_bits(1), None, std::panic::Location::caller());
-        Joint::new(async {}, record).task().clone()
+        let blocks = crate::held::Held::new(crate::block::Blocks::new());
+        Joint::new(async {}, record, &blocks).task().clone()
     }
 
     #[test]

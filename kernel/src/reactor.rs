@@ -3,8 +3,8 @@
 //! mio is edge-triggered: it speaks once when something becomes ready. So a source is registered
 //! once, for both directions, and its readiness is *remembered*, also when the edge comes before
 //! anybody waits. It is forgotten only when the operating system says `WouldBlock`, or a read or
-//! write of a byte stream came back short (the buffer is then known to be empty or full); never
-//! after the end of the stream was seen, for no further edge would come.
+//! write of a byte stream came back short: the buffer is then known to be empty or full. That is
+//! not so of every descriptor, nor for ever: see [`Source::distrust_short`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,8 +26,14 @@ use crate::{
 pub(crate) const READ: usize = 0;
 pub(crate) const WRITE: usize = 1;
 
-/// What every source is registered for.
+/// What a source is watched for that somebody else reads or writes.
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// What every other source is registered for: urgent data too, behind which a read stops short.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const ALL: Interest = BOTH.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const ALL: Interest = BOTH;
 
 /// The token of the cross-thread waker.
 const WAKE: Token = Token(usize::MAX);
@@ -38,7 +44,8 @@ pub(crate) struct Source {
     fd: RawFd,
     pub(crate) token: usize,
     ready: [Cell<bool>; 2],
-    closed: [Cell<bool>; 2],
+    /// A short read or write says nothing: see `distrust_short`.
+    lasting: [Cell<bool>; 2],
     /// The one wait in each direction, or `NONE`.
     pub(crate) waiter: [Cell<WaitId>; 2],
 }
@@ -53,18 +60,23 @@ impl Source {
         self.ready[direction].set(false);
     }
 
-    /// A byte stream moved less than asked. Once the end was announced, readiness stays: nothing
-    /// would announce it again.
+    /// A byte stream moved less than asked.
     pub(crate) fn clear_after_short(&self, direction: usize) {
-        if !self.closed[direction].get() {
+        if !self.lasting[direction].get() {
             self.ready[direction].set(false);
         }
     }
 
+    /// From now on readiness lasts until `WouldBlock`, for more may be there after a short read or
+    /// write: the end of the stream, which was announced and is not announced again; what stands
+    /// behind urgent data; the next of a terminal's lines.
+    pub(crate) fn distrust_short(&self, direction: usize) {
+        self.lasting[direction].set(true);
+    }
+
     /// Ready from now on; gives the wait that this answers, or `NONE`.
-    pub(crate) fn mark(&self, direction: usize, closed: bool) -> WaitId {
+    pub(crate) fn mark(&self, direction: usize) -> WaitId {
         self.ready[direction].set(true);
-        self.closed[direction].set(self.closed[direction].get() | closed);
         self.waiter[direction].replace(NONE)
     }
 }
@@ -108,12 +120,12 @@ impl Reactor {
         let entry = sources.vacant_entry();
         let token = entry.key() | (serial as usize) << 32;
         self.registry
-            .register(&mut SourceFd(&fd), Token(token), BOTH)?;
+            .register(&mut SourceFd(&fd), Token(token), ALL)?;
         let source = Rc::new(Source {
             fd,
             token,
             ready: [Cell::new(ready), Cell::new(ready)],
-            closed: Default::default(),
+            lasting: Default::default(),
             waiter: [Cell::new(NONE), Cell::new(NONE)],
         });
         entry.insert(source.clone());
@@ -161,11 +173,19 @@ impl Reactor {
             else {
                 continue; // the waker, or a source that is gone
             };
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                answered.push(source.mark(READ, event.is_read_closed() || event.is_error()));
+            let (error, urgent) = (event.is_error(), event.is_priority());
+            let ends = [event.is_read_closed(), event.is_write_closed()].map(|end| end || error);
+            if event.is_readable() || urgent || ends[READ] {
+                answered.push(source.mark(READ));
             }
-            if event.is_writable() || event.is_write_closed() || event.is_error() {
-                answered.push(source.mark(WRITE, event.is_write_closed() || event.is_error()));
+            if event.is_writable() || ends[WRITE] {
+                answered.push(source.mark(WRITE));
+            }
+            if urgent || ends[READ] {
+                source.distrust_short(READ);
+            }
+            if ends[WRITE] {
+                source.distrust_short(WRITE);
             }
         }
         answered.retain(|id| *id != NONE);

@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
-    os::fd::AsRawFd,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, RawFd},
 };
 
 use crate::{
@@ -36,6 +37,10 @@ impl<S: AsRawFd> Io<S> {
     pub(crate) fn shared(inner: S) -> io::Result<Io<S>> {
         let mut io = Io::new(inner, true)?;
         io.registration.stays_open = true;
+        if !short_means_drained(io.inner.as_raw_fd()) {
+            io.distrust_short(READ);
+            io.distrust_short(WRITE);
+        }
         Ok(io)
     }
 
@@ -109,6 +114,11 @@ impl<S> Io<S> {
         self.registration.source.clear_after_short(direction);
     }
 
+    /// Has [`drained`](Io::drained) mean nothing in this direction: only `WouldBlock` does.
+    pub(crate) fn distrust_short(&self, direction: Direction) {
+        self.registration.source.distrust_short(direction);
+    }
+
     /// Repeats an operation until it does not say `WouldBlock`.
     pub(crate) async fn until_done<T>(
         &self,
@@ -175,6 +185,20 @@ where
 
     fn when_writable(&self) -> Trap {
         self.registration.source.trap(WRITE)
+    }
+}
+
+/// True if a read of less than was asked for means that nothing is left, and a write that there is
+/// no room: so for pipes, unless they keep packets apart. A terminal gives a line at a time, a
+/// datagram socket a datagram, a Unix socket what came with one descriptor.
+fn short_means_drained(fd: RawFd) -> bool {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat(2) fills what it is given a pointer to, or says that it did not; the flags are
+    // asked for without further arguments. A bad descriptor is an error.
+    unsafe {
+        libc::fstat(fd, stat.as_mut_ptr()) == 0
+            && stat.assume_init().st_mode & libc::S_IFMT == libc::S_IFIFO
+            && libc::fcntl(fd, libc::F_GETFL) & libc::O_DIRECT == 0
     }
 }
 

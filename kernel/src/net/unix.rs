@@ -96,9 +96,10 @@ impl UnixStream {
     }
 
     fn from_mio(inner: mio::net::UnixStream) -> io::Result<UnixStream> {
-        Ok(UnixStream {
-            io: Io::new(inner, true)?,
-        })
+        let io = Io::new(inner, true)?;
+        // A read stops short behind bytes that came with a descriptor, whether we want it or not.
+        io.distrust_short(READ);
+        Ok(UnixStream { io })
     }
 
     /// Gives the socket away; the kernel forgets it. It stays non-blocking.

@@ -83,10 +83,17 @@ impl Registered {
         self.0.clear(direction as usize);
     }
 
-    /// A byte stream moved less than asked, so it is not ready, unless its end was announced:
-    /// nothing would announce that again.
+    /// A byte stream moved less than asked, so it is not ready: unless its end was announced, which
+    /// nothing would announce again, or urgent data came, behind which more may be. To be said only
+    /// of what tells by a short read that nothing is left, as TCP and pipes do, and Unix sockets (that
+    /// may carry descriptors) and terminals do not; and of all that was asked of the system, which takes 1024 slices at most.
     pub fn clear_after_short(&self, direction: Direction) {
         self.0.clear_after_short(direction as usize);
+    }
+
+    /// Has readiness last until the system says `WouldBlock`.
+    pub(crate) fn distrust_short(&self, direction: Direction) {
+        self.0.distrust_short(direction as usize);
     }
 
     /// Asks the system whether it is ready now, whatever is remembered: for descriptors that
@@ -120,7 +127,8 @@ impl Registered {
             core.reactor.forget(&self.0);
             for direction in [READ, WRITE] {
                 // Marked as ready, so that a trap that is asked only later does not wait either.
-                match self.0.mark(direction as usize, true) {
+                self.distrust_short(direction);
+                match self.0.mark(direction as usize) {
                     NONE => {}
                     wait => core.answer(wait, Err(Error::Closed)),
                 }

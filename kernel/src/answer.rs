@@ -129,6 +129,15 @@ impl WaitQueue {
         !self.is_empty()
     }
 
+    /// How many tasks wait that asked in this or an earlier step. Walks along the line.
+    pub fn count_waiters(&self) -> usize {
+        Core::with_current(|core| {
+            core.read_door();
+            core.waits.borrow().count_line(self.first())
+        })
+        .unwrap_or(0)
+    }
+
     #[inline]
     fn end(&self, count: usize, answer: Answer) -> usize {
         Core::with_current(|core| {

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, JoinError},
     spawn,
     time::shield,
-    trap::{Trap, ask, check},
+    trap::{Trap, ask, breathe, may_go_on},
     with::With,
 };
 
@@ -208,7 +208,9 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     }
 
     async fn next_numbered(&mut self) -> Result<Option<(usize, Result<T, GroupError<E>>)>, Error> {
-        check()?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             if let Some(finished) = self.take_finished() {
                 return Ok(Some(finished));
@@ -301,7 +303,7 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// it leaves the tasks to that.
     pub async fn cancel_all(&mut self) {
         for task in self.running.values() {
-            task.cancel();
+            task.cancel_once();
         }
         let tasks = std::mem::take(&mut self.running);
         shield(async {

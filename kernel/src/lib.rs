@@ -64,10 +64,13 @@
 //!
 //! Ready tasks run in the order in which they became ready. A step is one poll, and nothing
 //! interrupts it; but a turn of the loop is bounded, in steps and in time, and a task whose
-//! operations never have to wait yields now and then, so no task that reaches an await keeps
-//! deadlines and I/O of others from being served. `run` returns when `main` has ended *and* every
-//! other task has, cancelled if need be. A panic is caught at its task and given to who joins it;
-//! if nobody does, it is logged with the task's name and where it was spawned.
+//! operations never have to wait yields now and then, so no task that awaits something of this
+//! crate's keeps deadlines and I/O of others from being served. (A foreign future that is ready at
+//! every poll asks the kernel nothing: a loop of such awaits is like one that computes.)
+//!
+//! `run` returns when `main` has ended *and* every other task has, cancelled if need be. A panic is
+//! caught at its task and given to who joins it; if nobody does, it is logged with the task's name
+//! and where it was spawned.
 //!
 //! # Features
 //!

@@ -48,11 +48,6 @@ impl<T> Places<T> {
     }
 
     /// All items, also those of numbers that were given back.
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
-        self.items.iter()
-    }
-
-    /// As [`iter`](Places::iter).
     pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
         self.items.iter_mut()
     }

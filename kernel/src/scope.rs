@@ -25,6 +25,8 @@ struct Scope {
     overdue: bool,
     /// How many open scopes stand directly inside.
     children: u32,
+    /// How many shields stand inside, at any depth.
+    shields: u32,
     verdict: Option<Verdict>,
 }
 
@@ -33,8 +35,6 @@ pub(crate) struct Scopes {
     places: Places<Scope>,
     /// How many have expired and are not delivered; 0 lets the usual trap skip the walk.
     undelivered: u32,
-    /// How many are shields.
-    shields: u32,
     /// Wakers of scopes that are polled by a combinator with a waker of its own.
     wakers: HashMap<u32, Waker>,
 }
@@ -44,7 +44,6 @@ impl Scopes {
         Scopes {
             places: Places::new(),
             undelivered: 0,
-            shields: 0,
             wakers: HashMap::new(),
         }
     }
@@ -55,7 +54,9 @@ impl Scopes {
 
     #[inline]
     pub(crate) fn open(&mut self, parent: u32, task: Task, shield: bool) -> u32 {
-        self.shields += u32::from(shield);
+        if shield {
+            self.count_shields(parent, 1);
+        }
         if parent != NONE {
             self.places[parent].children += 1;
         }
@@ -68,6 +69,7 @@ impl Scopes {
             delivered: false,
             overdue: false,
             children: 0,
+            shields: 0,
             verdict: None,
         })
     }
@@ -90,8 +92,7 @@ impl Scopes {
         if scope.expired && !scope.delivered {
             self.undelivered -= 1;
         }
-        self.shields -= u32::from(scope.shield);
-        let (parent, children) = (scope.parent, scope.children);
+        let (parent, children, shield) = (scope.parent, scope.children, scope.shield);
         let closed = (scope.task.take(), scope.timer, parent);
         if children > 0 {
             self.move_out(id, parent);
@@ -99,6 +100,9 @@ impl Scopes {
         if parent != NONE {
             self.places[parent].children += children;
             self.places[parent].children -= 1;
+        }
+        if shield {
+            self.count_shields(parent, -1);
         }
         self.places.give_back(id);
         closed
@@ -115,6 +119,9 @@ impl Scopes {
     /// which it stood.
     pub(crate) fn relocate(&mut self, id: u32, parent: u32, task: Task) -> Option<Task> {
         let before = std::mem::replace(&mut self.places[id].parent, parent);
+        let moved = self.places[id].shields + u32::from(self.places[id].shield);
+        self.count_shields(before, -(moved as i32));
+        self.count_shields(parent, moved as i32);
         if before != NONE {
             self.places[before].children -= 1;
         }
@@ -173,22 +180,18 @@ impl Scopes {
         (scope.timer.take(), scope.parent)
     }
 
-    /// True if a shield is open somewhere below this scope.
-    fn shelters_a_shield(&self, id: u32) -> bool {
-        let open_shield = |scope: &&Scope| scope.shield && scope.task.is_some();
-        self.shields > 0
-            && self.places.iter().filter(open_shield).any(|shield| {
-                let mut above = shield.parent;
-                while above != NONE && above != id {
-                    above = self.places[above].parent;
-                }
-                above == id
-            })
+    /// Adds to the count of shields of a scope, and of all around it.
+    fn count_shields(&mut self, mut id: u32, more: i32) {
+        while id != NONE {
+            let scope = &mut self.places[id];
+            scope.shields = scope.shields.wrapping_add_signed(more);
+            id = scope.parent;
+        }
     }
 
     /// Gives up the future of a scope: whose deadline it was, if nothing holds it off.
     pub(crate) fn give_up(&mut self, id: u32) -> Option<Verdict> {
-        if !self.may_be_given_up(id) || self.shelters_a_shield(id) {
+        if !self.may_be_given_up(id) || self.places[id].shields > 0 {
             return None;
         }
         if self.deliver(id).is_some() {

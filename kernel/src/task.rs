@@ -252,7 +252,7 @@ impl<T: 'static> JoinHandle<T> {
     /// Cancellation and timeouts of the waiting task; [`Error::OneSelf`] from inside the task.
     pub async fn wait(&self) -> Result<(), Error> {
         match self.is_finished() {
-            true => crate::trap::check(),
+            true => crate::trap::breathe().await,
             false => ask(Trap::Join(self.id())).await,
         }
     }
@@ -260,6 +260,14 @@ impl<T: 'static> JoinHandle<T> {
     /// Cancels the task, at this call. See [`Cancel`].
     pub fn cancel(&self) -> Cancel {
         cancel(self.id())
+    }
+
+    /// Cancels the task, unless it was cancelled before: a second time would tear its cleanup.
+    pub(crate) fn cancel_once(&self) {
+        let task = self.joint.task();
+        if task.cancellation() == Cancellation::None {
+            Core::with_current(|core| core.cancel_task(task));
+        }
     }
 
     /// Lets the task run on by itself. The same as dropping the handle.
@@ -280,7 +288,8 @@ impl<T: 'static> Future for Join<T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let finished = self.handle.as_ref().is_some_and(JoinHandle::is_finished);
-        let ended = match finished && self.ended.is_new() {
+        // (After many that need not wait the trap is asked all the same, so that others run.)
+        let ended = match finished && self.ended.is_new() && crate::trap::spend() {
             true => crate::trap::check(),
             false => std::task::ready!(Pin::new(&mut self.ended).poll(cx)),
         };

@@ -357,6 +357,13 @@ impl Waits {
         }
     }
 
+    /// How many stand in a line.
+    pub(crate) fn count_line(&self, first: &Cell<WaitId>) -> usize {
+        let head = first.get();
+        let after = |id: &WaitId| Some(self.get(*id).after.get()).filter(|next| *next != head);
+        std::iter::successors((head != NONE).then_some(head), after).count()
+    }
+
     /// Takes the first out of a line.
     #[inline]
     pub(crate) fn shift(&self, first: &Cell<WaitId>) -> Option<WaitId> {

@@ -6,7 +6,13 @@
 
 use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use kernel::{Kernel, ManualClock, net::UnixStream, sleep, spawn, yield_now};
+use kernel::{
+    Kernel, ManualClock,
+    net::UnixStream,
+    sleep, spawn,
+    sync::{Barrier, Condition, Event, Lock, Semaphore, oneshot},
+    yield_now,
+};
 
 /// The most steps in one turn.
 const TURN: u64 = 1024;
@@ -112,6 +118,144 @@ fn a_mailbox_that_is_never_empty() {
         });
     });
     assert_bounded(late, 1, STEP);
+}
+
+/// A task that repeats an operation which finds at once what it wants.
+#[track_caller]
+fn assert_breathes<F: Future<Output = bool>>(operation: impl Fn() -> F + 'static) {
+    let late = lateness(|count| {
+        spawn(async move {
+            while operation().await {
+                add_one(&count);
+            }
+        });
+    });
+    assert_bounded(late, 1, STEP);
+}
+
+/// A shared thing for each repetition.
+fn shared<T: 'static, F: Future>(
+    thing: T,
+    operation: impl Fn(Rc<T>) -> F + 'static,
+) -> impl Fn() -> F + 'static {
+    let thing = Rc::new(thing);
+    move || operation(thing.clone())
+}
+
+#[test]
+fn an_event_that_is_set() {
+    let event = Event::new();
+    event.set();
+    assert_breathes(shared(
+        event,
+        |event| async move { event.wait().await.is_ok() },
+    ));
+}
+
+#[test]
+fn permits_and_locks_that_are_free() {
+    assert_breathes(shared(Semaphore::new(1), |semaphore| async move {
+        semaphore.acquire().await.is_ok()
+    }));
+    assert_breathes(shared(Lock::new(()), |lock| async move {
+        lock.lock().await.is_ok()
+    }));
+}
+
+#[test]
+fn a_barrier_for_one() {
+    assert_breathes(shared(Barrier::new(1), |barrier| async move {
+        barrier.wait().await.is_ok()
+    }));
+}
+
+#[test]
+fn a_oneshot_whose_sender_is_gone() {
+    let (sender, receiver) = oneshot::<()>();
+    drop(sender);
+    assert_breathes(shared(receiver, |receiver| async move {
+        receiver.recv().await.is_ok()
+    }));
+}
+
+#[test]
+fn an_empty_group() {
+    assert_breathes(|| async {
+        let mut group = kernel::TaskGroup::<()>::new();
+        group.next().await.is_ok()
+    });
+}
+
+#[test]
+fn a_condition_that_holds() {
+    assert_breathes(shared(
+        (Lock::new(()), Condition::new()),
+        |both| async move {
+            let Some(guard) = both.0.try_lock() else {
+                unreachable!("nobody else takes it");
+            };
+            both.1.wait_until(guard, |()| true).await.is_ok()
+        },
+    ));
+}
+
+#[test]
+fn the_end_of_a_task_that_has_ended() {
+    let task = Rc::new(Cell::new(None));
+    assert_breathes(move || {
+        let task = task.clone();
+        async move {
+            let ended = match task.take() {
+                Some(ended) => ended,
+                None => {
+                    let begun = spawn(async {});
+                    yield_now().await.unwrap();
+                    begun
+                }
+            };
+            let told = ended.wait().await;
+            task.set(Some(ended));
+            told.is_ok()
+        }
+    });
+}
+
+#[test]
+fn joining_tasks_that_have_ended() {
+    let rounds = Rc::new(Cell::new(0));
+    let mut kernel = Kernel::builder()
+        .manual_clock(ManualClock::new())
+        .build()
+        .unwrap();
+    kernel.run(async move {
+        let ended: Vec<_> = (0..STEP * 10).map(|_| spawn(async {})).collect();
+        yield_now().await.unwrap();
+        let others = rounds.clone();
+        spawn(async move {
+            while yield_now().await.is_ok() {
+                others.set(others.get() + 1);
+            }
+        });
+        for task in ended {
+            task.join().await.unwrap();
+        }
+        assert!(rounds.get() >= 8, "{}", rounds.get());
+    });
+}
+
+#[test]
+fn a_stream_that_is_readable() {
+    let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+    let stream = Rc::new(std::cell::OnceCell::new());
+    std::io::Write::write_all(&mut &b, b"x").unwrap();
+    assert_breathes(move || {
+        let (stream, a) = (stream.clone(), a.try_clone());
+        let _open = &b;
+        async move {
+            let stream = stream.get_or_init(|| UnixStream::from_std(a.unwrap()).unwrap());
+            stream.readable().await.is_ok()
+        }
+    });
 }
 
 #[test]

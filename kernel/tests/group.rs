@@ -151,3 +151,23 @@ fn tasks_are_cancelled_in_one_order() {
     };
     assert_eq!(order(), order());
 }
+
+#[test]
+fn a_task_that_cleans_up_already_is_not_cancelled_a_second_time() {
+    Sim::new(1).run(async {
+        let done = Rc::new(RefCell::new(false));
+        let mut group = TaskGroup::<(), Error>::new();
+        let cleaned = done.clone();
+        let first = group.spawn(async move {
+            let told = sleep(SECOND * 100).await;
+            sleep(SECOND).await?;
+            *cleaned.borrow_mut() = true;
+            told
+        });
+        yield_now().await.unwrap();
+        yield_now().await.unwrap();
+        drop(kernel::cancel(first));
+        group.cancel_all().await; // the second time would be hard
+        assert!(*done.borrow());
+    });
+}

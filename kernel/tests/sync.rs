@@ -4,8 +4,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use kernel::{
     Error, Kernel, ManualClock, sleep, spawn,
-    sync::{Event, Lock, Semaphore, mailbox, mailbox_bounded, oneshot},
-    yield_now,
+    sync::{Barrier, Condition, Event, Lock, Semaphore, mailbox, mailbox_bounded, oneshot},
+    timeout_after, yield_now,
 };
 
 fn virtual_run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
@@ -243,4 +243,96 @@ fn a_foreign_thread_may_wake_and_will_wake_says_yes() {
     .unwrap();
     // The kernel is gone: waking does nothing.
     stored.lock().unwrap().take().unwrap().wake();
+}
+
+#[test]
+fn a_barrier_does_not_count_a_waiter_that_was_told_and_has_not_run() {
+    virtual_run(async {
+        let barrier = Barrier::new(2);
+        let other = barrier.clone();
+        let other = spawn(async move { other.wait().await });
+        yield_now().await.unwrap();
+        drop(other.cancel());
+        // We come alone; and what the other has left behind confuses nobody who comes later.
+        let alone = timeout_after(SECOND, barrier.wait()).await;
+        assert_eq!(alone, Err(Error::TaskTimeout));
+        assert_eq!(other.join().await.unwrap(), Err(Error::Cancelled));
+        let (first, last) = futures::join!(barrier.wait(), barrier.wait());
+        assert_eq!((first, last), (Ok(false), Ok(true)));
+    });
+}
+
+#[test]
+fn a_barrier_does_not_count_a_waiter_that_timed_out_at_that_very_moment() {
+    virtual_run(async {
+        let barrier = Barrier::new(2);
+        let (early, late) = (barrier.clone(), barrier.clone());
+        let late = spawn(async move {
+            sleep(SECOND).await?;
+            timeout_after(SECOND, late.wait()).await
+        });
+        let early = spawn(async move { timeout_after(SECOND, early.wait()).await });
+        assert_eq!(early.join().await.unwrap(), Err(Error::TaskTimeout));
+        assert_eq!(late.join().await.unwrap(), Err(Error::TaskTimeout));
+    });
+}
+
+#[test]
+fn a_notification_heard_by_a_task_that_then_does_not_get_the_lock_goes_to_the_next() {
+    virtual_run(async {
+        let shared = Rc::new((Lock::new(()), Condition::new()));
+        let wait = |shared: Rc<(Lock<()>, Condition)>| async move {
+            let guard = shared.0.lock().await?;
+            shared.1.wait(guard).await.map(drop)
+        };
+        let (first, second) = (spawn(wait(shared.clone())), spawn(wait(shared.clone())));
+        yield_now().await.unwrap();
+        let guard = shared.0.lock().await.unwrap();
+        shared.1.notify(1);
+        yield_now().await.unwrap(); // the first has heard it, and waits for the lock
+        first.cancel().await.unwrap();
+        drop(guard);
+        assert_eq!(first.join().await.unwrap(), Err(Error::Cancelled));
+        let second = timeout_after(SECOND, async { Ok::<_, Error>(second.join().await) });
+        assert_eq!(second.await.unwrap().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_bounded_sender_that_waits_is_overtaken_by_nobody() {
+    virtual_run(async {
+        let (to, from) = mailbox_bounded(1);
+        to.send(0).await.unwrap();
+        let waiting = to.clone();
+        let waiting = spawn(async move { waiting.send(1).await });
+        yield_now().await.unwrap();
+        assert_eq!(from.try_recv(), Some(0));
+        // There is room for one, and it is promised.
+        assert_eq!(to.try_send(2).unwrap_err().reason, Error::Busy);
+        let late = timeout_after(SECOND, async { Ok::<_, Error>(to.send(3).await?) }).await;
+        assert_eq!(late, Err(Error::TaskTimeout));
+        waiting.join().await.unwrap().unwrap();
+        assert_eq!(from.try_recv(), Some(1));
+        assert!(from.is_empty() && to.try_send(4).is_ok());
+    });
+}
+
+#[test]
+fn room_promised_to_a_sender_that_is_dropped_goes_to_the_next() {
+    virtual_run(async {
+        let (to, from) = mailbox_bounded(1);
+        to.send(0).await.unwrap();
+        let [first, second] = [1, 2].map(|n| {
+            let to = to.clone();
+            spawn(async move { to.send(n).await })
+        });
+        yield_now().await.unwrap();
+        assert_eq!(from.try_recv(), Some(0));
+        drop(first.cancel());
+        first.cancel().await.unwrap(); // hard, before it has run
+        second.join().await.unwrap().unwrap();
+        assert_eq!(from.try_recv(), Some(2));
+        to.try_send(3).unwrap();
+        assert_eq!(to.try_send(4).unwrap_err().reason, Error::Busy);
+    });
 }

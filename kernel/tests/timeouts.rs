@@ -467,3 +467,55 @@ fn a_shield_moves_into_another_task() {
         assert_eq!(ended, Ok(()));
     });
 }
+
+/// Has a future polled once here, then goes on with it in another task.
+async fn in_another_task<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
+    let mut future = Box::pin(future);
+    assert!(futures::poll!(&mut future).is_pending());
+    kernel::spawn(future).join().await.unwrap()
+}
+
+#[test]
+fn a_timeout_moves_into_another_task() {
+    virtual_run(async {
+        let start = now();
+        let mine = in_another_task(timeout_after(SECOND, sleep(SECOND * 9))).await;
+        assert_eq!(mine, Err(Error::TaskTimeout));
+        assert_eq!(now() - start, SECOND);
+    });
+}
+
+#[test]
+fn a_task_out_of_which_a_shield_was_moved_can_be_dropped() {
+    virtual_run(async {
+        let (give, take) = kernel::sync::oneshot();
+        let task = kernel::spawn(async move {
+            let mut shielded = Box::pin(shield(sleep(SECOND)));
+            assert!(futures::poll!(&mut shielded).is_pending());
+            assert!(give.send(shielded).is_ok());
+            std::future::pending::<()>().await
+        });
+        let shielded = take.recv().await.unwrap().unwrap();
+        let moved = kernel::spawn(shielded);
+        kernel::yield_now().await.unwrap();
+        drop(task.cancel());
+        let dropped = timeout_after(SECOND / 2, task.cancel()).await;
+        assert_eq!(dropped, Ok(()));
+        assert_eq!(moved.join().await.unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn many_timeouts_over_shields_expire_quickly() {
+    let begin = std::time::Instant::now();
+    virtual_run(async {
+        let tasks: Vec<_> = (0..40_000)
+            .map(|_| kernel::spawn(timeout_after(SECOND, shield(sleep(SECOND * 2)))))
+            .collect();
+        for task in tasks {
+            task.join().await.unwrap().unwrap();
+        }
+    });
+    // Each of them searched among the shields of all the others.
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}

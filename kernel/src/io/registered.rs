@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Error,
-    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe, check},
+    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe},
 };
 
 /// A registered, non-blocking descriptor. All methods take `&self`, so that one task may read
@@ -83,7 +83,7 @@ impl<S> Io<S> {
     /// Waits until the direction is believed to be ready.
     pub(crate) async fn ready(&self, direction: Direction) -> Result<(), Error> {
         if self.registration.source.is_ready(direction) {
-            return check();
+            return breathe().await;
         }
         ask(self.registration.source.trap(direction)).await
     }

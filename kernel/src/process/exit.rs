@@ -44,7 +44,7 @@ impl Exit {
                 Exit::Signal(signals) => drop(signals.next().await?),
             }
         }
-        crate::trap::check()?;
+        crate::trap::breathe().await?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use crate::{
     WaitQueue,
     error::Error,
-    trap::{Trap, ask, check},
+    trap::{Trap, ask, breathe, may_go_on},
 };
 
 /// Holds tasks until a given number has arrived, then lets them all go on; and so again. Clones
@@ -13,7 +13,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Barrier {
     size: usize,
-    arrived: Rc<Cell<usize>>,
+    /// How many have arrived, and perhaps some who have left the line since.
+    at_most: Rc<Cell<usize>>,
     queue: WaitQueue,
 }
 
@@ -26,7 +27,7 @@ impl Barrier {
         assert!(size > 0, "a barrier is for at least one task");
         Barrier {
             size,
-            arrived: Rc::default(),
+            at_most: Rc::default(),
             queue: WaitQueue::named("Barrier"),
         }
     }
@@ -34,41 +35,29 @@ impl Barrier {
     /// Waits until all have arrived. True for the one that came last.
     ///
     /// # Cancellation
-    /// A waiter that is given up no longer counts: one more has to come.
+    /// A waiter that is given up no longer counts, from the moment in which it is told: one more
+    /// has to come.
     ///
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn wait(&self) -> Result<bool, Error> {
-        check()?;
-        self.arrived.set(self.arrived.get() + 1);
-        if self.arrived.get() == self.size {
-            self.arrived.set(0);
+        if !may_go_on() {
+            breathe().await?;
+        }
+        if self.is_last() {
+            self.at_most.set(0);
             self.queue.wake(usize::MAX);
             return Ok(true);
         }
-        let mut arrival = Arrival {
-            barrier: self,
-            ask: ask(Trap::Wait(self.queue.clone())),
-            passed: false,
-        };
-        let answer = (&mut arrival.ask).await;
-        arrival.passed = answer.is_ok();
-        answer.map(|()| false)
+        ask(Trap::Wait(self.queue.clone())).await.map(|()| false)
     }
-}
 
-/// One that has arrived and may still be given up.
-struct Arrival<'a> {
-    barrier: &'a Barrier,
-    ask: crate::trap::Ask,
-    passed: bool,
-}
-
-impl Drop for Arrival<'_> {
-    fn drop(&mut self) {
-        if !self.passed && !self.ask.was_granted() {
-            let arrived = &self.barrier.arrived;
-            arrived.set(arrived.get() - 1);
+    /// Counts one that arrives. Only when it may be the last is the line counted itself.
+    fn is_last(&self) -> bool {
+        self.at_most.set(self.at_most.get() + 1);
+        if self.at_most.get() >= self.size {
+            self.at_most.set(self.queue.count_waiters() + 1);
         }
+        self.at_most.get() >= self.size
     }
 }

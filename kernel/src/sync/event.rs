@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use crate::{
     WaitQueue,
     error::Error,
-    trap::{Trap, ask, check},
+    trap::{Trap, ask, breathe},
 };
 
 /// A flag, and the tasks that wait for it to be set. Clones are the same event.
@@ -49,7 +49,7 @@ impl Event {
     /// Cancellation and timeouts.
     pub async fn wait(&self) -> Result<(), Error> {
         match self.set.get() {
-            true => check(),
+            true => breathe().await,
             false => ask(Trap::Wait(self.queue.clone())).await,
         }
     }

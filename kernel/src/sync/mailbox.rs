@@ -11,7 +11,7 @@ use crate::{
     WaitQueue,
     error::Error,
     sync::wait_for_one,
-    trap::{breathe, may_go_on},
+    trap::{Ask, Trap, ask, breathe, may_go_on},
 };
 
 struct Shared<T> {
@@ -20,6 +20,9 @@ struct Shared<T> {
     bound: usize,
     senders: Cell<usize>,
     receivers: Cell<usize>,
+    /// Rooms handed to senders that waited and have not used them yet. While senders wait, items and
+    /// these are all the room there is: nobody overtakes them.
+    promised: Cell<usize>,
     /// Waiting for an item.
     takers: WaitQueue,
     /// Waiting for room.
@@ -71,6 +74,7 @@ fn new<T>(bound: usize) -> Rc<Shared<T>> {
         bound,
         senders: Cell::new(1),
         receivers: Cell::new(1),
+        promised: Cell::new(0),
         takers: WaitQueue::named("Mailbox (item)"),
         givers: WaitQueue::named("Mailbox (room)"),
     })
@@ -119,7 +123,37 @@ impl<T> Shared<T> {
     }
 
     fn is_full(&self) -> bool {
-        self.items.borrow().len() >= self.bound
+        self.items.borrow().len() + self.promised.get() >= self.bound
+    }
+
+    /// An item was taken: its room belongs to the first sender in line.
+    #[inline]
+    fn hand_on_room(&self) {
+        if self.givers.wake(1) > 0 {
+            self.promised.set(self.promised.get() + 1);
+        }
+    }
+
+    /// A promised room is used, or given up. (After the last receiver all wake, promised or not.)
+    fn redeem(&self) {
+        self.promised.set(self.promised.get().saturating_sub(1));
+    }
+
+    /// Stands in the line of senders until there is room. Dropped when it has got it, it hands it on.
+    async fn wait_for_room(&self) -> Result<(), Error> {
+        struct Turn<'a, T>(&'a Shared<T>, Ask);
+        impl<T> Drop for Turn<'_, T> {
+            fn drop(&mut self) {
+                if self.1.was_granted() {
+                    self.0.redeem();
+                    self.0.hand_on_room();
+                }
+            }
+        }
+        let mut turn = Turn(self, ask(Trap::Wait(self.givers.clone())));
+        (&mut turn.1).await?;
+        self.redeem(); // the item is put in before anybody else runs
+        Ok(())
     }
 
     fn sender_gone(&self) {
@@ -166,7 +200,8 @@ pub struct BoundedSender<T> {
 }
 
 impl<T> BoundedSender<T> {
-    /// Puts an item in, waiting for room if there is none.
+    /// Puts an item in, waiting for room if there is none. Senders that wait are served in order of
+    /// arrival, and nobody who comes later overtakes them.
     ///
     /// # Cancellation
     /// Safe: the item comes back in the error; if the future is dropped, it is dropped with it.
@@ -180,15 +215,16 @@ impl<T> BoundedSender<T> {
         {
             return Err(SendError { item, reason });
         }
-        while shared.is_full() && shared.receivers.get() > 0 {
-            if let Err(reason) = wait_for_one(&shared.givers).await {
-                return Err(SendError { item, reason });
-            }
+        if shared.is_full()
+            && shared.receivers.get() > 0
+            && let Err(reason) = shared.wait_for_room().await
+        {
+            return Err(SendError { item, reason });
         }
         shared.put(item)
     }
 
-    /// Puts an item in if there is room.
+    /// Puts an item in if there is room that no waiting sender has a claim to.
     ///
     /// # Errors
     /// [`Error::Closed`] if all receivers are gone, [`Error::Busy`] if there is no room.
@@ -242,7 +278,7 @@ impl<T> Receiver<T> {
     /// Takes the next item if there is one.
     pub fn try_recv(&self) -> Option<T> {
         let item = self.shared.items.borrow_mut().pop_front()?;
-        self.shared.givers.wake(1);
+        self.shared.hand_on_room();
         Some(item)
     }
 

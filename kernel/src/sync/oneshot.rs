@@ -9,7 +9,7 @@ use std::{
 use crate::{
     WaitQueue,
     error::Error,
-    trap::{Trap, ask, check},
+    trap::{Trap, ask, breathe},
 };
 
 struct Shared<T> {
@@ -80,7 +80,7 @@ impl<T> OneshotReceiver<T> {
     /// Cancellation and timeouts.
     pub async fn recv(&self) -> Result<Option<T>, Error> {
         match self.shared.closed.get() {
-            true => check()?,
+            true => breathe().await?,
             false => ask(Trap::Wait(self.shared.queue.clone())).await?,
         }
         Ok(self.try_recv())

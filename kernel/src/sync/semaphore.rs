@@ -11,7 +11,7 @@ use std::{
 use crate::{
     WaitQueue,
     error::Error,
-    trap::{Ask, Trap, ask, check},
+    trap::{Ask, Trap, ask, breathe, may_go_on},
 };
 
 /// A number of permits. Whoever wants one that is not there waits in line. Clones are the same
@@ -46,8 +46,11 @@ impl Semaphore {
     /// # Errors
     /// Cancellation and timeouts.
     pub async fn acquire(&self) -> Result<Permit, Error> {
+        if !may_go_on() {
+            breathe().await?;
+        }
         match self.try_acquire() {
-            Some(permit) => check().map(|()| permit),
+            Some(permit) => Ok(permit),
             None => {
                 let semaphore = self.clone();
                 let ask = ask(Trap::Wait(self.queue.clone()));

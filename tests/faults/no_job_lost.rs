@@ -33,7 +33,7 @@ fn start(site: &Site) -> Worker {
         .python("myapp.tasks")
         .arg("--qos")
         .arg(HELD.to_string());
-    worker.arg("--workers").arg("8").start()
+    worker.workers(8).start()
 }
 
 /// Waits until every job has left its trace, and counts those that left more than one.

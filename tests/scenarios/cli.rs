@@ -121,12 +121,7 @@ fn send_without_wait_leaves_the_job(broker: &Broker) {
         finished.stdout
     );
     // One job at a time: when the next one is answered, this one has run.
-    let worker = site
-        .worker()
-        .python("myapp.tasks")
-        .arg("--workers")
-        .arg("1")
-        .start();
+    let worker = site.worker().python("myapp.tasks").workers(1).start();
     assert_eq!(
         site.call("olive.tasks.do_nothing", json!([])).status(),
         "done"
@@ -138,12 +133,7 @@ fn send_without_wait_leaves_the_job(broker: &Broker) {
 
 fn send_many(broker: &Broker) {
     let site = Site::new(broker);
-    let worker = site
-        .worker()
-        .python("myapp.tasks")
-        .arg("--workers")
-        .arg("2")
-        .start();
+    let worker = site.worker().python("myapp.tasks").workers(2).start();
     let folder = Folder::new();
     let file = folder.file("lines");
     let argument = json!(file).to_string();

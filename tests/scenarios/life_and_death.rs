@@ -19,22 +19,26 @@ fn kill_9(pid: &str) {
     kill_process(pid, Signal::KILL).expect("it was there");
 }
 
+/// Sends a job that notes its process in `pids` and stays until the gate is opened.
+fn send_stay(site: &Site, folder: &Folder) -> String {
+    let arguments = json!([folder.text("pids"), folder.text("gate")]);
+    site.send("myapp.tasks.stay_until", arguments)
+}
+
+fn open_the_gate(folder: &Folder) {
+    folder.write("gate", "");
+}
+
 /// Its job is run again by a new process, and is not acknowledged by the death of the first.
 fn a_killed_process_loses_no_job(broker: &Broker) {
     let (site, folder) = (Site::new(broker), Folder::new());
-    let worker = site
-        .worker()
-        .python("myapp.tasks")
-        .arg("--workers")
-        .arg("1")
-        .start();
-    let gate = folder.text("gate");
-    site.send("myapp.tasks.stay_until", json!([folder.text("pids"), gate]));
+    let worker = site.worker().python("myapp.tasks").workers(1).start();
+    send_stay(&site, &folder);
     let first = folder.wait_for_lines("pids", 1).remove(0);
     kill_9(&first);
     let second = folder.wait_for_lines("pids", 2).remove(1);
     assert_ne!(second, first, "a new process takes its place");
-    folder.write("gate", "");
+    open_the_gate(&folder);
     let reply = site.next_reply();
     assert_eq!(reply.json["value"].to_string(), second, "{reply:?}");
     worker.drain();
@@ -44,12 +48,7 @@ fn a_killed_process_loses_no_job(broker: &Broker) {
 /// The third death of one job is its last: it must not eat processes for ever.
 fn a_job_that_costs_each_process_its_life_is_given_up(broker: &Broker) {
     let (site, folder) = (Site::new(broker), Folder::new());
-    let worker = site
-        .worker()
-        .python("myapp.tasks")
-        .arg("--workers")
-        .arg("1")
-        .start();
+    let worker = site.worker().python("myapp.tasks").workers(1).start();
     site.send("myapp.tasks.stay", json!([folder.text("pids")]));
     for death in 1..=3 {
         kill_9(&folder.wait_for_lines("pids", death)[death - 1]);
@@ -72,9 +71,8 @@ fn a_timeout_kills_only_its_own_job(broker: &Broker) {
         .arg("--worker-type")
         .arg("thread")
         .start();
-    let gate = folder.text("gate");
     let sleep = |seconds: f64, timeout: f64| json!({"func": "olive.tasks.sleep_n", "args": [seconds], "timeout": timeout});
-    let stays = site.send("myapp.tasks.stay_until", json!([folder.text("pids"), gate]));
+    let stays = send_stay(&site, &folder);
     let rust = site.send_job(sleep(600.0, 0.5));
     let path = folder.text("other-pids");
     let python = json!({"func": "myapp.tasks.stay", "args": [path], "timeout": 0.5});
@@ -93,7 +91,7 @@ fn a_timeout_kills_only_its_own_job(broker: &Broker) {
     let reply = site.next_reply();
     assert_eq!((&reply.correlation_id, reply.status()), (&in_time, "done"));
     // And the job that ran beside the killed ones was not touched.
-    folder.write("gate", "");
+    open_the_gate(&folder);
     let reply = site.next_reply();
     assert_eq!((&reply.correlation_id, reply.status()), (&stays, "done"));
     assert_eq!(folder.lines("pids").len(), 1);
@@ -162,15 +160,9 @@ fn is_gone(pid: &str) -> bool {
 /// Given back when the signal comes, not when the last running job ends: another worker may take it meanwhile.
 fn sigterm_gives_back_what_waits_at_once(broker: &Broker) {
     let (site, folder) = (Site::new(broker), Folder::new());
-    let worker = site
-        .worker()
-        .python("myapp.tasks")
-        .arg("--workers")
-        .arg("2")
-        .start();
-    let gate = folder.text("gate");
+    let worker = site.worker().python("myapp.tasks").workers(2).start();
     for _ in 0..2 {
-        site.send("myapp.tasks.stay_until", json!([folder.text("pids"), gate]));
+        send_stay(&site, &folder);
     }
     folder.wait_for_lines("pids", 2);
     for _ in 0..10 {
@@ -179,7 +171,7 @@ fn sigterm_gives_back_what_waits_at_once(broker: &Broker) {
     worker.signal(Signal::TERM);
     eventually("what waits is back", || (site.ready() == 10).then_some(()));
     assert!(worker.is_running());
-    folder.write("gate", "");
+    open_the_gate(&folder);
     for _ in 0..2 {
         assert_eq!(site.next_reply().status(), "done");
     }
@@ -200,16 +192,9 @@ fn sigterm_gives_back_what_waits_at_once(broker: &Broker) {
 /// are held back after them.
 fn jobs_that_wait_for_too_long_are_given_back(broker: &Broker) {
     let (site, folder) = (Site::new(broker), Folder::new());
-    let alone = || {
-        site.worker()
-            .python("myapp.tasks")
-            .arg("--workers")
-            .arg("1")
-    };
+    let alone = || site.worker().python("myapp.tasks").workers(1);
     let busy = alone().start();
-    let gate = folder.text("gate");
-    let stay = json!([folder.text("pids"), gate]);
-    let long = site.send("myapp.tasks.stay_until", stay);
+    let long = send_stay(&site, &folder);
     folder.wait_for_lines("pids", 1);
     let waiting = [(); 5].map(|()| site.send("olive.tasks.do_nothing", json!([])));
     eventually("the busy worker to hold all", || {
@@ -221,7 +206,7 @@ fn jobs_that_wait_for_too_long_are_given_back(broker: &Broker) {
     let mut answered = waiting.clone().map(|_| site.next_reply().correlation_id);
     answered.sort();
     assert_eq!(answered, waiting);
-    folder.write("gate", "");
+    open_the_gate(&folder);
     assert_eq!(site.next_reply().correlation_id, long);
     busy.drain();
     idle.drain();

@@ -30,7 +30,7 @@ fn send(site: &Site, func: &str, tid: &str, resp: [Value; 2], reply_to: Option<&
 fn a_result_goes_to_every_address(broker: &Broker) {
     let site = Site::new(broker);
     // One job at a time: when the last one is answered, all before it have run.
-    let worker = site.worker().arg("--workers").arg("1").start();
+    let worker = site.worker().workers(1).start();
     let (func, queue) = ("olive.tasks.do_nothing", json!(site.reply_queue()));
     // The default exchange, named or not.
     send(&site, func, "named", [json!(""), queue.clone()], None);

@@ -43,6 +43,11 @@ impl WorkerSetup {
         self
     }
 
+    /// Says how many jobs it may run at once.
+    pub fn workers(self, count: u32) -> Self {
+        self.arg("--workers").arg(count.to_string())
+    }
+
     /// Allows the public functions of these Python modules.
     pub fn python(self, modules: &str) -> Self {
         self.env("olive_python_modules", modules)

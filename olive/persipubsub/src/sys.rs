@@ -13,19 +13,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
+/// Opens a file as it is, or makes an empty one.
+fn open_or_make(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
 /// Single bytes of one file, locked by open file description: the kernel releases them when the
 /// process ends however it ends, and two environments of one process do not share them.
 pub(crate) struct ByteLocks(File);
 
 impl ByteLocks {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        Ok(ByteLocks(file))
+        Ok(ByteLocks(open_or_make(path)?))
     }
 
     /// Waits until `byte` is ours alone.
@@ -110,12 +114,7 @@ unsafe impl Sync for Bell {}
 
 impl Bell {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = open_or_make(path)?;
         let len = (SLOTS + 1) * size_of::<Slot>();
         allocate(&file, len as u64)?;
         file.set_len(len as u64)?;

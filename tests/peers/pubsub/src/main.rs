@@ -281,35 +281,28 @@ impl Bench {
     /// The peers in Python and yaque, beside the same work of ours.
     fn peers(&self) {
         let sends = self.lone.max(300);
+        let lone_sends = |env: &Environment| {
+            let publisher = env.new_publisher().unwrap();
+            let bodies = ours::bodies(0, sends);
+            rate(sends, || {
+                bodies
+                    .into_iter()
+                    .for_each(|body| _ = publisher.send(body).unwrap())
+            })
+        };
         self.table(
             "lone sends, depth 0",
             "send",
             sends,
             0,
-            &|env: &Environment| {
-                let publisher = env.new_publisher().unwrap();
-                let bodies = ours::bodies(0, sends);
-                rate(sends, || {
-                    bodies
-                        .into_iter()
-                        .for_each(|body| _ = publisher.send(body).unwrap())
-                })
-            },
+            &lone_sends,
         );
         let deep = self.table(
             "lone sends, depth 10,000",
             "send",
             sends.min(300),
             10_000,
-            &|env| {
-                let publisher = env.new_publisher().unwrap();
-                let bodies = ours::bodies(0, sends);
-                rate(sends, || {
-                    bodies
-                        .into_iter()
-                        .for_each(|body| _ = publisher.send(body).unwrap())
-                })
-            },
+            &lone_sends,
         );
         let drained = self.table(
             "10,000 received and settled (ours and yaque by 100)",

@@ -6,6 +6,21 @@
 
 use std::ops::{Index, IndexMut};
 
+/// Has the processor fetch what will be touched soon. Waiting for memory is most of the work where a
+/// million of anything comes up in no order.
+#[inline(always)]
+pub(crate) fn prefetch<T>(what: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = std::ptr::from_ref(what).cast::<i8>();
+        // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
+        unsafe { _mm_prefetch(at.wrapping_add(line), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = what;
+}
+
 /// Items by number. Numbers that were given back are used again, the last one first.
 pub(crate) struct Places<T> {
     items: Vec<T>,

@@ -50,6 +50,11 @@ impl Tasks {
         (task.record.id == id).then_some(task)
     }
 
+    /// Where the task stands.
+    pub(crate) fn place(&self, id: TaskId) -> &Option<Task> {
+        &self.places[id.index()]
+    }
+
     /// The task in this place.
     pub(crate) fn at(&self, index: u32) -> Option<&Task> {
         self.places.get(index as usize)?.as_ref()

@@ -21,8 +21,30 @@ use crate::{
 ///
 /// # Errors
 /// Cancellation and timeouts.
-pub async fn sleep(duration: Duration) -> Result<(), Error> {
-    ask(Trap::Sleep(after(duration))).await
+pub fn sleep(duration: Duration) -> impl Future<Output = Result<(), Error>> {
+    Sleep::For(duration)
+}
+
+/// See [`sleep`]. (An `async fn` would keep the duration beside the trap; sleeps come in great numbers.)
+enum Sleep {
+    For(Duration),
+    Asked(Ask),
+}
+
+impl Future for Sleep {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let sleep = &mut *self;
+        if let Sleep::For(duration) = sleep {
+            *sleep = Sleep::Asked(ask(Trap::Sleep(after(*duration))));
+        }
+        match sleep {
+            Sleep::Asked(ask) => Pin::new(ask).poll(cx),
+            Sleep::For(_) => unreachable!("it has been asked"),
+        }
+    }
 }
 
 /// Sleeps until this moment on the kernel's clock; one that has passed lets others run first.

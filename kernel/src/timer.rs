@@ -40,8 +40,9 @@ struct Place {
 struct Entry<P> {
     /// Nanoseconds since `Timers::base`.
     deadline_ns: u64,
-    /// Arming order, so that equal deadlines come out first armed first.
-    order: u64,
+    /// Arming order, so that equal deadlines come out first armed first. (Once in four thousand million
+    /// it begins again: two that are equal to the nanosecond may change places then.)
+    order: u32,
     key: u32,
     payload: P,
 }
@@ -51,7 +52,7 @@ pub(crate) struct Timers<P> {
     base: Instant,
     /// The tick up to which slots were emptied; no entry lies in an earlier one.
     tick: u64,
-    armed: u64,
+    armed: u32,
     places: Places<Place>,
     slots: Box<[Vec<Entry<P>>; SLOTS * LEVELS]>,
     /// One bit for each slot with something in it.
@@ -86,7 +87,7 @@ impl<P: Copy> Timers<P> {
     /// As [`arm`](Timers::arm), in nanoseconds since the base.
     #[inline]
     pub(crate) fn arm_ns(&mut self, deadline_ns: u64, payload: P) -> TimerKey {
-        self.armed += 1;
+        self.armed = self.armed.wrapping_add(1);
         let slot = self.place(deadline_ns);
         let position = self.slots[slot].len() as u32;
         let key = self.places.put(Place {

@@ -19,6 +19,7 @@ use crate::{
     error::{Error, JoinError, Panic},
     kernel::{Core, Due},
     outside::Note,
+    places::prefetch,
     reactor::{READ, Source, WRITE},
     task::Cancellation,
     trap::Trap,
@@ -29,6 +30,8 @@ use crate::{
 const STEPS_PER_TURN: u32 = 1024;
 /// Steps between two looks at the time; see `TURN_TIME`.
 const STEPS_PER_LOOK: u32 = 64;
+/// How many answers lie between two steps of fetching what they touch.
+const FETCHED: usize = 6;
 /// A turn that has taken this long ends at the next look.
 const TURN_TIME: Duration = Duration::from_micros(100);
 /// How far ahead in the ready queue the processor fetches tasks.
@@ -268,13 +271,15 @@ impl Core {
                 expired.extend(task.map(|task| (*scope, task)));
             }
         }
-        for due in due.drain(..) {
-            match due {
+        for n in 0..due.len() {
+            self.fetch_ahead(&due[n..]);
+            match due[n] {
                 Due::Wait(wait) => self.answer(wait, Ok(())),
                 Due::Budget(task) => self.spend_budget(task),
                 Due::Scope(_) => {}
             }
         }
+        due.clear();
         expired
             .iter()
             .for_each(|(_, task)| self.deliver_timeouts(task));
@@ -282,6 +287,26 @@ impl Core {
             .into_iter()
             .for_each(|(scope, task)| self.follow_up(scope, task, now));
         self.due.replace(due);
+    }
+
+    /// Fetches what the next answers touch, a step at a time: the wait, the task that it names, and
+    /// that task's place in the table, should it end.
+    #[inline]
+    fn fetch_ahead(&self, due: &[Due]) {
+        let waits = self.waits.borrow();
+        let task = |ahead: usize| match due.get(ahead)? {
+            Due::Wait(wait) => waits.get(*wait).task.as_ref(),
+            _ => None,
+        };
+        if let Some(Due::Wait(wait)) = due.get(3 * FETCHED) {
+            prefetch(waits.get(*wait));
+        }
+        if let Some(task) = task(2 * FETCHED) {
+            task.prefetch();
+        }
+        if let Some(task) = task(FETCHED) {
+            prefetch(self.tasks.borrow().place(task.record.id));
+        }
     }
 
     /// Looks for I/O; sleeps if nothing is ready.

@@ -119,7 +119,7 @@ impl Shared {
     }
 
     /// Sleeps in a way that the checker sees, in place of the reactor.
-    #[cfg(loom)]
+    #[cfg(any(loom, miri, bare))]
     pub(crate) fn sleep(
         &self,
         timeout: Option<std::time::Duration>,

@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
+use mio::{Interest, Token, unix::SourceFd};
 use slab::Slab;
 
 use crate::{
-    across::Alarm,
+    across::{Alarm, Events, Poll, Registry},
     wait::{NONE, WaitId},
 };
 

@@ -55,9 +55,9 @@ fn counter_is_trusted() -> bool {
     })
 }
 
-const HAS_COUNTER: bool = cfg!(all(target_arch = "x86_64", not(miri)));
+const HAS_COUNTER: bool = cfg!(all(target_arch = "x86_64", not(any(miri, bare))));
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_arch = "x86_64", not(any(miri, bare))))]
 #[inline]
 fn count() -> u64 {
     // SAFETY: every x86-64 processor has this instruction, and it touches no memory. A system that
@@ -65,7 +65,7 @@ fn count() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[cfg(not(all(target_arch = "x86_64", not(any(miri, bare)))))]
 fn count() -> u64 {
     0
 }

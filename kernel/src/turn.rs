@@ -323,7 +323,7 @@ impl Core {
         if timeout != Some(Duration::ZERO) && !self.shared.fall_asleep() {
             return;
         }
-        #[cfg(loom)]
+        #[cfg(any(loom, miri, bare))]
         let timeout = self.shared.sleep(timeout);
         let mut answered = self.answered.take();
         if let Err(e) = self.reactor.poll(timeout, &mut answered) {

@@ -136,6 +136,7 @@ fn cancelling_a_task_that_has_ended_changes_nothing() {
 }
 
 #[test]
+#[cfg_attr(any(miri, bare), ignore = "needs a system")]
 fn each_kind_of_trap_comes_back_with_a_pending_cancellation() {
     kernel::run(async {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();

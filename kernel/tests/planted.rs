@@ -40,10 +40,16 @@ async fn use_after_free() {
     println!("read {}", unsafe { there.read_volatile() });
 }
 
+/// What nobody does who needs no system: is it reported by who lists the system calls?
+async fn system_call() {
+    std::os::unix::net::UnixStream::pair().unwrap();
+}
+
 fn main() {
     match std::env::var("KERNEL_PLANTED").as_deref() {
         Ok("race") => kernel::run(race()).unwrap(),
         Ok("use-after-free") => kernel::run(use_after_free()).unwrap(),
+        Ok("system-call") => kernel::run(system_call()).unwrap(),
         Ok(other) => panic!("no bug named {other} is planted here"),
         Err(_) => {}
     }

@@ -6,6 +6,8 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 use kernel::{Error, sim::Sim, sleep, spawn, stats, sync::Semaphore, timeout_after, yield_now};
 
+const TASKS: u64 = if cfg!(miri) { 300 } else { 20_000 };
+
 struct Dice(u64);
 
 impl Dice {
@@ -52,7 +54,7 @@ async fn short_task(kind: u64, micros: u64, semaphore: Semaphore) -> Result<(), 
 
 #[test]
 fn a_crowd_of_short_tasks() {
-    let (count, seed) = (setting("KERNEL_SOAK", 20_000), setting("KERNEL_SEED", 42));
+    let (count, seed) = (setting("KERNEL_SOAK", TASKS), setting("KERNEL_SEED", 42));
     println!("seed {seed}, {count} tasks");
     Sim::new(seed).run(async move {
         let before = stats();

@@ -13,7 +13,7 @@ use std::{
 
 #[test]
 fn threads_wake_while_the_kernel_is_dropped() {
-    for round in 0..200 {
+    for round in 0..if cfg!(miri) { 5 } else { 200 } {
         let (give, take) = mpsc::channel::<Waker>();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -3,18 +3,25 @@
 //!
 //! Usually they are std's and mio's. With `--cfg loom` they are those of the model checker loom,
 //! which runs every order of the threads' steps: see `model.rs`. With `--cfg tsan` the lock is one
-//! that ThreadSanitizer can follow although std was compiled without it.
+//! that ThreadSanitizer can follow although std was compiled without it. Under Miri, and with
+//! `--cfg bare`, there is no reactor, and with it no system call but those of memory and threads.
 
+#[cfg(any(miri, bare))]
+mod bare;
 #[cfg(loom)]
 mod checked;
 #[cfg(tsan)]
 mod watched;
 
+#[cfg(any(miri, bare))]
+pub(crate) use bare::{Alarm, Events, Poll, Registry};
 #[cfg(loom)]
 pub(crate) use checked::{
     Alarm, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Whereabouts, Window, local,
     several_processors, thread,
 };
+#[cfg(not(any(miri, bare)))]
+pub(crate) use mio::{Events, Poll, Registry};
 #[cfg(not(any(loom, tsan)))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
@@ -24,7 +31,11 @@ pub(crate) use std::sync::{
 pub(crate) use watched::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(loom))]
-pub(crate) use usual::{Alarm, Whereabouts, Window, local, several_processors, thread};
+pub(crate) use usual::{Whereabouts, Window, local, several_processors, thread};
+
+/// What wakes the kernel's thread out of its sleep: an eventfd.
+#[cfg(not(any(loom, miri, bare)))]
+pub(crate) type Alarm = mio::Waker;
 
 #[cfg(not(loom))]
 mod usual {
@@ -51,9 +62,6 @@ mod usual {
         }
     }
 
-    /// What wakes the kernel's thread out of its sleep: an eventfd.
-    pub(crate) type Alarm = mio::Waker;
-
     /// Whether two threads of ours can run at once, as it was when this was first asked.
     pub(crate) fn several_processors() -> bool {
         static SEVERAL: LazyLock<bool> =
@@ -79,9 +87,17 @@ mod usual {
         }
     }
 
+    #[cfg(not(any(miri, bare)))]
     fn processor() -> u64 {
         // SAFETY: it takes nothing and gives a number, -1 where the system does not tell.
         unsafe { libc::sched_getcpu() as u64 }
+    }
+
+    /// As if each thread had one to itself.
+    #[cfg(any(miri, bare))]
+    fn processor() -> u64 {
+        std::thread_local!(static HERE: u8 = const { 0 });
+        HERE.with(|here| std::ptr::from_ref(here).addr() as u64)
     }
 
     /// A cell of each thread's own.

@@ -213,6 +213,7 @@ mod tests {
 
     /// What a system without pidfd does.
     #[test]
+    #[cfg_attr(any(miri, bare), ignore = "needs a system")]
     fn the_end_is_learnt_from_sigchld_too() {
         let statuses = crate::run(async {
             let start = |code: &str| {

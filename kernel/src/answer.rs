@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use crate::{
     cell::Task,
-    error::Error,
+    error::{Error, contain},
     kernel::Core,
     reactor::{READ, WRITE},
     trap::Trap,
@@ -62,7 +62,9 @@ impl Core {
     /// nothing is borrowed or half done: waking may run any code.
     pub(crate) fn wake_foreign(&self) {
         if self.left.take(Left::WAKERS) {
-            self.to_wake.take().into_iter().for_each(Waker::wake);
+            for waker in self.to_wake.take() {
+                contain("a waker", || waker.wake());
+            }
         }
     }
 

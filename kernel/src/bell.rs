@@ -2,13 +2,14 @@
 
 use std::{
     cell::Cell,
+    fmt,
     rc::{Rc, Weak},
     sync::Arc,
 };
 
 use crate::{
     kernel::Core,
-    outside::{Note, Shared},
+    outside::{Flag, Note, Shared},
     trap::{BellKey, Trap, ask},
     wait::NONE,
 };
@@ -23,16 +24,29 @@ pub(crate) type BellId = (u32, u32);
 /// put the result where both can see it, then ring.
 #[derive(Debug)]
 pub struct Bell {
-    id: BellId,
-    shared: Arc<Shared>,
+    rope: Arc<Rope>,
     owner: Weak<Core>,
 }
 
 /// The end of a [`Bell`] that may be sent to other threads.
 #[derive(Clone, Debug)]
 pub struct Ringer {
-    id: BellId,
+    rope: Arc<Rope>,
+}
+
+/// What a bell and its ringers share.
+pub(crate) struct Rope {
+    pub(crate) id: BellId,
+    pub(crate) noted: Flag,
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Rope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rope")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Bell {
@@ -43,9 +57,13 @@ impl Bell {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Bell {
         let core = Core::current();
-        Bell {
+        let rope = Rope {
             id: core.new_bell(),
+            noted: Flag::default(),
             shared: core.shared.clone(),
+        };
+        Bell {
+            rope: Arc::new(rope),
             owner: Rc::downgrade(&core),
         }
     }
@@ -53,8 +71,7 @@ impl Bell {
     /// The end to give away.
     pub fn ringer(&self) -> Ringer {
         Ringer {
-            id: self.id,
-            shared: self.shared.clone(),
+            rope: self.rope.clone(),
         }
     }
 
@@ -71,14 +88,14 @@ impl Bell {
 
     /// What to ask for in a [`Trap::Bell`].
     pub fn key(&self) -> BellKey {
-        BellKey(self.id.0)
+        BellKey(self.rope.id.0)
     }
 }
 
 impl Drop for Bell {
     fn drop(&mut self) {
         if let Some(core) = self.owner.upgrade() {
-            core.drop_bell(self.id);
+            core.drop_bell(self.rope.id);
         }
     }
 }
@@ -86,7 +103,9 @@ impl Drop for Bell {
 impl Ringer {
     /// Rings. Wakes the kernel if it sleeps; does nothing if the bell or the kernel is gone.
     pub fn ring(&self) {
-        self.shared.note(Note::Ring(self.id));
+        if self.rope.noted.raise() {
+            self.rope.shared.note(Note::Ring(self.rope.clone()));
+        }
     }
 }
 

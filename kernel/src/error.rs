@@ -4,7 +4,12 @@
 //! further awaits, and passes the error on with `?`. The three timeouts are Curio's, told apart
 //! by whose deadline it was; see the chapter on timeouts in `docs/`.
 
-use std::{any::Any, fmt, io, sync::Mutex};
+use std::{
+    any::Any,
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+};
 
 /// Why a wait ended without its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,8 +144,8 @@ pub struct Panic(Box<Inner>);
 
 struct Inner {
     text: String,
-    /// Locked by nobody, ever: it makes the payload `Sync`.
-    payload: Mutex<Box<dyn Any + Send>>,
+    /// Locked by nobody, ever: it makes the payload `Sync`. `None` once it was taken out.
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Panic {
@@ -151,7 +156,7 @@ impl Panic {
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         Panic(Box::new(Inner {
             text: text.unwrap_or_else(|| "(a panic without a text)".into()),
-            payload: Mutex::new(payload),
+            payload: Mutex::new(Some(payload)),
         }))
     }
 
@@ -161,9 +166,36 @@ impl Panic {
     }
 
     /// What `panic!` was given; [`std::panic::resume_unwind`] goes on with it.
-    pub fn into_payload(self) -> Box<dyn Any + Send> {
-        let payload = self.0.payload.into_inner();
-        payload.unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn into_payload(mut self) -> Box<dyn Any + Send> {
+        let payload = self.0.take();
+        payload.expect("only this and the drop take it out")
+    }
+}
+
+impl Inner {
+    fn take(&mut self) -> Option<Box<dyn Any + Send>> {
+        let payload = self.payload.get_mut();
+        payload.unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A payload may be anything, also what panics in its own drop: that must not end whoever only
+/// wanted to know that a task has panicked.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let payload = self.take();
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            log::error!("kernel: the drop of what was panicked with panicked");
+            std::mem::forget(another); // it may be of the same kind
+        }
+    }
+}
+
+/// Runs foreign code that belongs to no task: if it panics that is logged, and the run goes on.
+pub(crate) fn contain(what: &str, code: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
+        let panic = Panic::new(payload);
+        log::error!("kernel: {what} panicked: {panic}");
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     any::Any,
     cell::Cell,
+    collections::VecDeque,
     future::Future,
     io,
     path::PathBuf,
@@ -23,6 +24,7 @@ use crate::{
     block::Blocks,
     cell::Task,
     clock::{Clock, ManualClock},
+    error::contain,
     held::Held,
     outside::{Note, Shared},
     reactor::Reactor,
@@ -103,6 +105,8 @@ pub(crate) struct Core {
 
     /// What other threads see of this kernel.
     pub(crate) shared: Arc<Shared>,
+    /// What they left for us, and we have not read yet.
+    pub(crate) notes: Held<VecDeque<Note>>,
     pub(crate) run_number: Cell<u32>,
     /// `main` has ended: whatever is left, or spawned from now on, is cancelled.
     pub(crate) closing: Cell<bool>,
@@ -111,7 +115,6 @@ pub(crate) struct Core {
     pub(crate) to_wake: Held<Vec<Waker>>,
 
     // Kept for their allocations.
-    pub(crate) notes: Held<Vec<Note>>,
     pub(crate) due: Held<Vec<Due>>,
     pub(crate) answered: Held<Vec<WaitId>>,
 }
@@ -353,6 +356,7 @@ impl Core {
             lent: Lent {
                 shared: shared.clone(),
                 task: 0.into(),
+                noted: 0.into(),
             },
             lent_data: Cell::new(std::ptr::null()),
             waits: Held::new(Waits::new()),
@@ -377,6 +381,13 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.shared.close();
+        let (unread, kept) = (self.notes.take(), self.remotes.take());
+        let left = self.shared.close();
+        for note in unread.into_iter().chain(left) {
+            contain("the drop of something sent to it", || drop(note));
+        }
+        for (_, value) in kept {
+            contain("the drop of a remote value", || drop(value));
+        }
     }
 }

@@ -99,6 +99,32 @@ fn two_threads_wake_two_tasks() {
     });
 }
 
+/// What one of them did before its wake is seen by the task that runs because of the other's.
+#[test]
+fn two_threads_wake_one_task_by_one_waker() {
+    explore(|| {
+        let done: [Arc<AtomicBool>; 2] = Default::default();
+        let mut threads = None;
+        run(poll_fn(move |cx| {
+            let all = threads.get_or_insert_with(|| {
+                done.clone().map(|done| {
+                    let waker = cx.waker().clone();
+                    thread::spawn(move || {
+                        done.store(true, Ordering::Relaxed);
+                        waker.wake();
+                    })
+                })
+            });
+            if done.iter().any(|done| !done.load(Ordering::Relaxed)) {
+                return Poll::Pending;
+            }
+            let joined = std::mem::replace(all, [0, 1].map(|_| thread::spawn(|| ())));
+            joined.into_iter().for_each(|t| t.join().unwrap());
+            Poll::Ready(())
+        }));
+    });
+}
+
 #[test]
 fn bells_are_heard_and_what_was_put_before_them_seen() {
     explore(|| {

@@ -2,10 +2,12 @@
 //!
 //! Whoever is outside puts a [`Note`] into a shared list and, only if the kernel sleeps, wakes it
 //! through mio's waker (an eventfd). A burst of notes costs one system call, and none while the
-//! kernel is busy: it looks at `state` on every turn. Whatever a waker or handle reaches it owns
-//! by `Arc`, so it may outlive the kernel; its notes then go nowhere.
+//! kernel is busy: it looks at `state` on every turn. What says the same twice is in the list once
+//! (see [`Flag`]). Whatever a waker or handle reaches it owns by `Arc`, so it may outlive the
+//! kernel; its notes then go nowhere.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, atomic::Ordering},
     thread::{self, ThreadId},
@@ -13,9 +15,10 @@ use std::{
 
 use crate::{
     across::{Alarm, AtomicU8, Mutex, MutexGuard},
-    bell::BellId,
+    bell::Rope,
     kernel::Core,
     task::TaskId,
+    waker::TaskWaker,
 };
 
 /// The kernel runs tasks and will look at the list by itself.
@@ -27,17 +30,36 @@ const NOTED: u8 = 2;
 
 /// What the outside has to say.
 pub(crate) enum Note {
-    /// Make this task ready.
-    Wake(TaskId),
+    /// Make this waker's task ready.
+    Wake(Arc<TaskWaker>),
+    /// Make this task ready, which was woken while it was polled, by a waker that was only lent.
+    Lent(TaskId),
     /// Ring this bell.
-    Ring(BellId),
+    Ring(Arc<Rope>),
     /// Run this on the kernel's thread.
     Call(Box<dyn FnOnce() + Send>),
 }
 
+/// Raised while the note of one waker or one bell is in the list: a storm of wakes is one note.
+#[derive(Default)]
+pub(crate) struct Flag(AtomicU8);
+
+impl Flag {
+    /// True if it was down: who raises it puts the note into the list.
+    pub(crate) fn raise(&self) -> bool {
+        self.0.swap(1, Ordering::AcqRel) == 0
+    }
+
+    /// Before the kernel acts on the note, so that what comes later is noted again. A swap, for it
+    /// has to see what was done before every `raise` that found the flag up and left no note.
+    pub(crate) fn lower(&self) {
+        self.0.swap(0, Ordering::AcqRel);
+    }
+}
+
 #[derive(Default)]
 struct Notes {
-    list: Vec<Note>,
+    list: VecDeque<Note>,
     /// The kernel is gone: nobody will read any more.
     closed: bool,
 }
@@ -79,8 +101,8 @@ impl Shared {
         self.state.load(Ordering::Relaxed) == NOTED
     }
 
-    /// Takes all notes. Called by the kernel's thread only.
-    pub(crate) fn take(&self, into: &mut Vec<Note>) {
+    /// Takes all notes, for nothing else. Called by the kernel's thread only.
+    pub(crate) fn take(&self, into: &mut VecDeque<Note>) {
         self.state.swap(AWAKE, Ordering::AcqRel);
         std::mem::swap(into, &mut self.notes().list);
     }
@@ -94,17 +116,17 @@ impl Shared {
             drop(note);
             return false;
         }
-        notes.list.push(note);
+        notes.list.push_back(note);
         true
     }
 
-    /// The kernel goes: whoever waits for an answer to a note learns that none will come.
-    pub(crate) fn close(&self) {
+    /// The kernel goes. Gives what nobody will read, to be dropped: so whoever waits for an answer
+    /// to a note learns that none will come.
+    #[must_use]
+    pub(crate) fn close(&self) -> VecDeque<Note> {
         let mut notes = self.notes();
         notes.closed = true;
-        let left = std::mem::take(&mut notes.list);
-        drop(notes);
-        drop(left);
+        std::mem::take(&mut notes.list)
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -146,7 +168,13 @@ impl fmt::Debug for Shared {
 /// A kernel as seen from other threads.
 ///
 /// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere, and
-/// who waits for an answer is told so. What it can do is in `remote.rs`.
+/// who waits for an answer is told so.
+///
+/// Nothing here waits for room: who sends faster than the kernel works fills the memory. The
+/// kernel reads 128 notes a turn and serves its deadlines and descriptors in between, so its own
+/// tasks go on; but what is sent later comes later. A thread that may be that fast has to wait for
+/// what it sent: [`join`](crate::Submitted::join) every so often, [`Remote::call`](crate::Remote::call)
+/// instead of `with`, or a bounded `std::sync::mpsc` channel that a task empties.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,

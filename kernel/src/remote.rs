@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     across::AtomicU64,
-    error::{Error, JoinError, Panic},
+    error::{Error, JoinError},
     handover::{Giver, Missing, Taker, handover},
     kernel::Core,
     outside::{Handle, Note, Shared},
@@ -194,12 +194,7 @@ impl<T: 'static> Remote<T> {
     /// It runs between the steps of tasks, so it must neither block nor use traps; for that there
     /// is [`submit`](Remote::submit).
     pub fn with(&self, f: impl FnOnce(&T) + Send + 'static) {
-        self.note(move |value| {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(&value))) {
-                let panic = Panic::new(payload);
-                log::error!("kernel: a closure sent to a remote value panicked: {panic}");
-            }
-        });
+        self.note(move |value| f(&value)); // a panic is logged by whoever reads the note
     }
 
     /// As [`with`](Remote::with), but blocks this thread for the answer.

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     cell::Task,
     clock::Clock,
-    error::{Error, JoinError, Panic},
+    error::{Error, JoinError, Panic, contain},
     kernel::{Core, Due},
     outside::Note,
     places::prefetch,
@@ -36,6 +36,11 @@ const FETCHED: usize = 6;
 const TURN_TIME: Duration = Duration::from_micros(100);
 /// How far ahead in the ready queue the processor fetches tasks.
 const PREFETCHED: usize = 4;
+/// Notes read in one turn. Not more than a turn runs steps: tasks that other threads give us faster
+/// than they are run wait in the list, and not in the ready queue before those whose deadline passes.
+const NOTES_PER_TURN: u32 = 128;
+/// Room for so many notes is kept; what a storm took beyond is given back.
+const NOTES_KEPT: usize = 1024;
 /// Operations that a task may do in one step without waiting.
 const OPERATIONS_PER_STEP: u32 = 128;
 
@@ -53,20 +58,38 @@ impl Core {
 
     /// Acts on what other threads left for us.
     fn read_notes(&self) {
-        if !self.shared.is_noted() {
-            return;
-        }
-        self.pool.heard();
-        let mut notes = self.notes.take();
-        self.shared.take(&mut notes);
-        for note in notes.drain(..) {
-            match note {
-                Note::Wake(task) => self.make_ready_if_alive(task),
-                Note::Ring(bell) => self.ring(bell),
-                Note::Call(call) => call(),
+        if self.notes.borrow().is_empty() {
+            if !self.shared.is_noted() {
+                return;
             }
+            self.pool.heard();
+            self.shared.take(&mut self.notes.borrow_mut());
         }
-        self.notes.replace(notes);
+        for _ in 0..NOTES_PER_TURN {
+            let note = self.notes.borrow_mut().pop_front();
+            let Some(note) = note else {
+                return self.notes.borrow_mut().shrink_to(NOTES_KEPT);
+            };
+            self.read(note);
+        }
+    }
+
+    fn read(&self, note: Note) {
+        match note {
+            Note::Wake(waker) => {
+                waker.noted.lower();
+                self.make_ready_if_alive(waker.task);
+            }
+            Note::Lent(task) => {
+                self.lent.lower(task);
+                self.make_ready_if_alive(task);
+            }
+            Note::Ring(rope) => {
+                rope.noted.lower();
+                self.ring(rope.id);
+            }
+            Note::Call(call) => contain("a closure sent to it", call),
+        }
     }
 
     /// Runs ready tasks in their order, up to the bounds that keep deadlines and I/O on time.
@@ -314,6 +337,7 @@ impl Core {
         let busy = !self.ready.borrow().is_empty()
             || !self.dying.borrow().is_empty()
             || !self.to_wake.borrow().is_empty()
+            || !self.notes.borrow().is_empty()
             || self.pool.looks_for_results();
         let timeout = if busy {
             Some(Duration::ZERO)

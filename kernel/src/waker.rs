@@ -15,7 +15,7 @@ use std::{
 use crate::{
     across::AtomicU64,
     kernel::Core,
-    outside::{Note, Shared},
+    outside::{Flag, Note, Shared},
     task::TaskId,
 };
 
@@ -25,12 +25,15 @@ pub(crate) struct Lent {
     pub(crate) shared: Arc<Shared>,
     /// The task being polled, as bits.
     pub(crate) task: AtomicU64,
+    /// The last that another thread woke through this, and whose note is in the list.
+    pub(crate) noted: AtomicU64,
 }
 
 /// The real waker's own data.
-struct TaskWaker {
+pub(crate) struct TaskWaker {
     shared: Arc<Shared>,
-    task: TaskId,
+    pub(crate) task: TaskId,
+    pub(crate) noted: Flag,
 }
 
 impl Wake for TaskWaker {
@@ -39,12 +42,14 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        wake_task(&self.shared, self.task);
+        if !wake_here(&self.shared, self.task) && self.noted.raise() {
+            self.shared.note(Note::Wake(self.clone()));
+        }
     }
 }
 
-/// On the kernel's own thread the task is simply made ready; from elsewhere it is noted.
-fn wake_task(shared: &Arc<Shared>, task: TaskId) {
+/// On the kernel's own thread the task is simply made ready. False elsewhere.
+fn wake_here(shared: &Arc<Shared>, task: TaskId) -> bool {
     let here = Core::with_current(|core| {
         let ours = Arc::ptr_eq(&core.shared, shared);
         if ours {
@@ -52,9 +57,7 @@ fn wake_task(shared: &Arc<Shared>, task: TaskId) {
         }
         ours
     });
-    if here != Some(true) {
-        shared.note(Note::Wake(task));
-    }
+    here == Some(true)
 }
 
 static LENT: RawWakerVTable = RawWakerVTable::new(lent_clone, lent_wake, lent_wake, lent_drop);
@@ -64,6 +67,14 @@ impl Lent {
     #[inline]
     pub(crate) fn data(&self) -> *const () {
         (self as *const Lent).cast()
+    }
+
+    /// This task's note was read: the next wake is noted again.
+    pub(crate) fn lower(&self, task: TaskId) {
+        // Nobody else writes now: nothing is being polled, so nothing is lent.
+        if self.noted.load(Ordering::Acquire) == task.to_bits() {
+            self.noted.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The waker to lend for one poll. `self` must outlive every use of it; it is never dropped.
@@ -84,6 +95,7 @@ unsafe fn lent_clone(data: *const ()) -> RawWaker {
         Waker::from(Arc::new(TaskWaker {
             shared: lent.shared.clone(),
             task,
+            noted: Flag::default(),
         }))
     };
     let kept = Core::with_current(|core| match Arc::ptr_eq(&core.shared, &lent.shared) {
@@ -99,10 +111,11 @@ unsafe fn lent_clone(data: *const ()) -> RawWaker {
 unsafe fn lent_wake(data: *const ()) {
     // SAFETY: as in `lent_clone`.
     let lent = unsafe { &*data.cast::<Lent>() };
-    wake_task(
-        &lent.shared,
-        TaskId::from_bits(lent.task.load(Ordering::Relaxed)),
-    );
+    let bits = lent.task.load(Ordering::Relaxed);
+    let task = TaskId::from_bits(bits);
+    if !wake_here(&lent.shared, task) && lent.noted.swap(bits, Ordering::AcqRel) != bits {
+        lent.shared.note(Note::Lent(task));
+    }
 }
 
 unsafe fn lent_drop(_: *const ()) {}

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use crate::{
     Bell, Ringer,
     across::{AtomicU8, Condvar, Mutex, MutexGuard, Whereabouts, thread},
-    error::Error,
+    error::{Error, contain},
     kernel::Core,
     patience::Patience,
 };
@@ -275,7 +275,8 @@ pub async fn run_in_thread<R: Send + 'static>(
     let job: Job = Box::new(move || {
         let value = catch_unwind(AssertUnwindSafe(f));
         *result.lock().unwrap_or_else(|e| e.into_inner()) = Some(value);
-        drop(result);
+        // If nobody waits any more this drops the value, which may do anything, but not end the thread.
+        contain("the drop of a thread's result", || drop(result));
         ringer
     });
     let mut outstanding = Outstanding::submit(job);

@@ -142,20 +142,24 @@ impl WaitQueue {
 
     #[inline]
     fn end(&self, count: usize, answer: Answer) -> usize {
-        Core::with_current(|core| {
-            // A wait asked for in this same step (by another branch of a `join!`) counts.
-            core.read_door();
-            match self.is_empty() {
-                true => 0,
-                false => core.end_line(self, count, answer),
-            }
-        })
+        Core::with_current(
+            #[inline(always)]
+            |core| {
+                // A wait asked for in this same step (by another branch of a `join!`) counts.
+                core.read_door();
+                match self.is_empty() {
+                    true => 0,
+                    false => core.end_line(self, count, answer),
+                }
+            },
+        )
         .unwrap_or(0)
     }
 }
 
 impl Core {
     /// Answers up to `count` waits of a line; gives how many there were.
+    #[inline(never)]
     fn end_line(&self, line: &WaitQueue, count: usize, answer: Answer) -> usize {
         let mut ended = 0;
         while ended < count {

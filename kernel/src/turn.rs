@@ -235,7 +235,7 @@ impl Core {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn read_requests(&self) {
         let count = self.door.borrow().len();
         for n in 0..count {

@@ -209,3 +209,27 @@ fn many_threads_at_once() {
     });
     assert_eq!(total.unwrap(), EACH * THREADS as u32);
 }
+
+#[test]
+fn a_thread_uses_locks_groups_and_timeouts_of_the_kernel() {
+    beside(|handle| {
+        let sums = handle.submit(|| async {
+            let sum = Rc::new(kernel::sync::Lock::new(0));
+            let mut group = kernel::TaskGroup::<(), Error>::new();
+            for n in 1..=4 {
+                let sum = sum.clone();
+                group.spawn(async move {
+                    let mut sum = sum.lock().await?;
+                    kernel::yield_now().await?;
+                    *sum += n;
+                    Ok(())
+                });
+            }
+            group.join().await.unwrap();
+            let held = sum.lock().await.unwrap();
+            let late = kernel::timeout_after(Duration::from_millis(1), sum.lock()).await;
+            (*held, late.is_err_and(|e| e == Error::TaskTimeout))
+        });
+        assert_eq!(sums.join().unwrap(), (10, true));
+    });
+}

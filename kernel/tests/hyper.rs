@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use kernel::net::TcpListener;
+use kernel::{
+    io::BufReader,
+    net::{TcpListener, TcpStream},
+};
 
 /// Runs the server on a thread of its own for as long as the test takes, and looks for leaks.
 fn with_server(test: impl FnOnce(SocketAddr)) {
@@ -110,6 +113,36 @@ fn many_connections_at_once() {
         for client in clients {
             assert!(client.join().unwrap().starts_with("HTTP/1.1 200 OK"));
         }
+    });
+}
+
+/// A load generator, on a kernel of its own: connections that stay, each with a hundred requests.
+#[test]
+fn a_load_is_answered_to_the_last_request() {
+    const BODY: &[u8] = b"Hello from the kernel\n";
+    async fn ask(address: SocketAddr) -> std::io::Result<usize> {
+        let stream = TcpStream::connect(address).await?;
+        let mut answers = BufReader::new(&stream);
+        for answered in 0..100 {
+            let request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+            stream.write_all(request).await?;
+            if answers.read_line().await? != Some("HTTP/1.1 200 OK") {
+                return Ok(answered);
+            }
+            while answers.read_line().await? != Some("") {}
+            assert_eq!(answers.read_exact(BODY.len()).await?, BODY);
+        }
+        Ok(100)
+    }
+    with_server(|address| {
+        let answered = kernel::run(async move {
+            let mut clients = kernel::TaskGroup::new();
+            for _ in 0..32 {
+                clients.spawn(ask(address));
+            }
+            clients.join().await
+        });
+        assert_eq!(answered.unwrap().unwrap(), [100; 32]);
     });
 }
 

@@ -328,3 +328,32 @@ fn closing_kills_what_does_not_end_by_itself() {
         Ok(())
     });
 }
+
+#[test]
+fn who_writes_to_a_closed_input_learns_it() {
+    run(async {
+        let mut child = shell("exec <&-; echo closed; exec sleep 1000").spawn()?;
+        let to = child.stdin.take().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        assert_eq!(said.read_line().await?, Some("closed"));
+        let error = to.write_all(b"hello").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        child.kill().await.map(drop)
+    });
+}
+
+#[test]
+fn tasks_go_on_while_a_process_works() {
+    run(async {
+        let mut child = shell("read line").spawn()?;
+        let to = child.stdin.take().unwrap();
+        let waiting = spawn(async move { child.wait().await });
+        for _ in 0..100 {
+            yield_now().await?;
+        }
+        assert!(!waiting.is_finished());
+        to.write_all(b"now\n").await?;
+        assert!(waiting.join().await.unwrap()?.success());
+        Ok(())
+    });
+}

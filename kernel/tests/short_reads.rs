@@ -98,10 +98,8 @@ async fn arrived(stream: &impl AsRawFd, bytes: libc::c_int) -> io::Result<()> {
     let mut there = 0;
     while there < bytes {
         // SAFETY: FIONREAD writes one integer through its pointer.
-        assert_eq!(
-            unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut there) },
-            0
-        );
+        let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut there) };
+        assert_eq!(result, 0);
         sleep(Duration::from_millis(1)).await?;
     }
     Ok(())

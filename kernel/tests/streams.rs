@@ -180,26 +180,6 @@ fn vectored_reads_and_writes() {
     .unwrap();
 }
 
-/// A system call takes 1024 parts. That the others were left says nothing of readiness: the next
-/// write once waited for room that was there.
-#[test]
-fn more_parts_than_one_call_takes() {
-    kernel::run(timeout_after(Duration::from_secs(60), async {
-        let (a, b) = UnixStream::pair()?;
-        for _ in 0..3 {
-            assert_eq!(a.write_vectored(&[IoSlice::new(b"x"); 1500]).await?, 1024);
-        }
-        for _ in 0..3 {
-            let mut bytes = [[0]; 1500];
-            let mut parts: Vec<_> = bytes.iter_mut().map(|b| IoSliceMut::new(b)).collect();
-            assert_eq!(b.read_vectored(&mut parts).await?, 1024);
-        }
-        io::Result::Ok(())
-    }))
-    .unwrap()
-    .unwrap();
-}
-
 /// Cut off at every moment, and taken up again: every line comes once, whole and in order.
 #[test]
 fn a_cancelled_read_line_loses_nothing() {

@@ -81,7 +81,7 @@
 //! # Reading the source
 //!
 //! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `reactor.rs` and `io/`,
+//! `task.rs`, `table.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
@@ -150,10 +150,8 @@ pub use ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats};
 pub use remote::{Remote, Submitted, remote};
 pub use shutdown::at_shutdown;
 pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
-pub use time::{
-    foreign, ignore_after, shield, sleep, sleep_until, timeout_after, timeout_at, yield_now,
-};
-pub use trap::{Ask, Registered, Trap, Yield, ask, now};
+pub use time::{foreign, ignore_after, shield, sleep, sleep_until, timeout_after, timeout_at};
+pub use trap::{Ask, Registered, Trap, Yield, ask, now, yield_now};
 pub use wait::WaitQueue;
 pub use watch::{Observed, Observer, TaskAccount};
 pub use workers::run_in_thread;

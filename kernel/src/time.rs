@@ -10,7 +10,7 @@ use std::{
 use crate::{
     WaitQueue,
     error::{Error, Told, look_into},
-    trap::{Ask, Ended, Scope, Trap, Verdict, Yield, after, ask},
+    trap::{Ask, Ended, Scope, Trap, Verdict, after, ask},
     with::With,
 };
 
@@ -56,17 +56,6 @@ impl Future for Sleep {
 /// Cancellation and timeouts.
 pub fn sleep_until(deadline: Instant) -> Ask {
     ask(Trap::Sleep(deadline))
-}
-
-/// Lets every task that is ready now run first.
-///
-/// # Cancellation
-/// Safe to drop at any time.
-///
-/// # Errors
-/// Cancellation and timeouts.
-pub fn yield_now() -> Yield {
-    Yield::new()
 }
 
 /// Runs `future`, but not beyond this time.

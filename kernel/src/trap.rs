@@ -25,7 +25,7 @@
 //! | `_unset_timeout` | dropping the [`Scope`] | at once |
 //! | (a flag of the task) | [`Scope::shield`] | at once |
 //! | `_clock` | [`now`], [`after`] | at once |
-//! | (`_sleep(0)`) | [`Yield`] | when all that are ready have run |
+//! | (`_sleep(0)`) | [`yield_now`] | when all that are ready have run |
 //! | `_get_kernel` | [`handle`](crate::handle()), [`is_running`] | at once |
 //! | - | [`check`], [`breathe`], [`may_go_on`], [`spend`] | at once: is anything due to me; have I done much without waiting? |
 //! | - | [`hold_clock`] | at once |
@@ -51,7 +51,9 @@ use crate::{
 
 pub(crate) use self::source::{READ, WRITE};
 pub use self::{
-    at_once::{ClockHold, after, breathe, check, hold_clock, is_running, may_go_on, now, spend},
+    at_once::{
+        ClockHold, after, breathe, check, hold_clock, is_running, may_go_on, now, spend, yield_now,
+    },
     scope::{Ended, Scope, Verdict},
     source::{Direction, Registered},
 };
@@ -96,7 +98,7 @@ pub fn ask(trap: Trap) -> Ask {
     Ask { state }
 }
 
-/// Lets every task that is ready now run first; see [`yield_now`](crate::yield_now).
+/// Lets every task that is ready now run first; see [`yield_now`].
 ///
 /// The one request that needs no entry in the table of waits: being polled again is its answer.
 #[derive(Debug)]

@@ -24,6 +24,24 @@ mod support {
     }
 }
 
+/// A scope belongs to the run in which it was opened: in the next one its number is another's.
+#[test]
+fn a_scope_of_an_earlier_run_is_refused() {
+    use kernel::{Kernel, sleep, trap::Scope};
+    let second = std::time::Duration::from_secs(1);
+    let mut kernel = Kernel::builder().build().unwrap();
+    let mut scope = kernel.run(async move { Scope::after(second) });
+    let error = kernel.run(async move {
+        let later = kernel::spawn(async move {
+            let mut future = std::pin::pin!(sleep(second));
+            std::future::poll_fn(|cx| scope.poll(future.as_mut(), cx).map(drop)).await;
+        });
+        later.join().await.unwrap_err()
+    });
+    let said = error.panic_message().unwrap();
+    assert!(said.contains("another run"), "{said}");
+}
+
 mod subject {
     use std::{
         cell::Cell,

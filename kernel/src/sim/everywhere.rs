@@ -14,8 +14,9 @@ use super::Sim;
 use crate::{
     JoinError, JoinHandle, ps, spawn,
     sync::Event,
-    time::{sleep, yield_now},
+    time::sleep,
     trap::{Scope, now},
+    yield_now,
 };
 
 /// How many orders of ready tasks each disturbance is tried in.

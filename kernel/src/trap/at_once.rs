@@ -75,7 +75,7 @@ pub async fn breathe() -> Result<(), Error> {
     match spend() {
         true => check(),
         false => {
-            Yield::new().await?;
+            yield_now().await?;
             spend(); // the operation that goes on now
             Ok(())
         }
@@ -89,4 +89,15 @@ pub async fn breathe() -> Result<(), Error> {
 /// Outside a running kernel.
 pub fn hold_clock() -> ClockHold {
     Core::current_ref(|core| core.pool.hold_clock())
+}
+
+/// Lets every task that is ready now run first.
+///
+/// # Cancellation
+/// Safe to drop at any time.
+///
+/// # Errors
+/// Cancellation and timeouts.
+pub fn yield_now() -> Yield {
+    Yield::new()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -42,6 +43,8 @@ use crate::{error::Error, kernel::Core};
 pub struct Scope {
     id: u32,
     run: u32,
+    /// It belongs to this thread: runs are numbered by each for itself.
+    _here: PhantomData<*const ()>,
 }
 
 /// Whose deadline was told to something that waited in a scope.
@@ -110,6 +113,7 @@ impl Scope {
         Scope {
             id: core.open_scope(deadline),
             run: core.run_number(),
+            _here: PhantomData,
         }
     }
 

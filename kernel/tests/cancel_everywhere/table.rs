@@ -180,6 +180,9 @@ fn owner(line: &str) -> Option<&str> {
         return Some(name(rest));
     }
     let rest = line.strip_prefix("impl")?;
+    if rest.contains("Drop for ") {
+        return None; // no method to await, and it may stand in the middle of one of another type
+    }
     // Behind the generics, if there are any; behind the trait, if there is one.
     let rest = match rest.strip_prefix('<') {
         Some(generics) => &generics[generics.find("> ")? + 1..],

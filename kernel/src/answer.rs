@@ -20,7 +20,7 @@ impl Core {
         match (wait.stage.get(), &wait.trap) {
             (Stage::Answered(_) | Stage::Free, _) => {}
             // Its leaf was dropped, or told of a timeout, in the poll in which it asked.
-            (Stage::Requested, _) => self.door.borrow_mut().retain(|asked| *asked != id),
+            (Stage::Requested, _) => self.leave_door(wait.place_at_door()),
             (Stage::Suspended, Trap::Sleep(_)) => self.timers.borrow_mut().cancel(wait.timer()),
             (Stage::Suspended, Trap::Readable(source)) => source.0.waiter[READ].set(NONE),
             (Stage::Suspended, Trap::Writable(source)) => source.0.waiter[WRITE].set(NONE),
@@ -35,6 +35,15 @@ impl Core {
                     state.waiter.set(NONE);
                 }
             }
+        }
+    }
+
+    /// Leaves a gap that `read_door` skips: the others keep their places.
+    fn leave_door(&self, place: usize) {
+        let mut door = self.door.borrow_mut();
+        door[place] = NONE;
+        while door.last() == Some(&NONE) {
+            door.pop();
         }
     }
 

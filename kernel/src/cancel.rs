@@ -62,7 +62,7 @@ impl Core {
         match task.cancellation() {
             _ if task.has_ended() => {}
             Cancellation::None => {
-                let end = self.clock.now() + self.cleanup_budget;
+                let end = after(self.clock.now(), self.cleanup_budget);
                 let due = Due::Budget(task.record.id.index() as u32);
                 let timer = self.timers.borrow_mut().arm(end, due);
                 task.record.make_rare().budget.set(Some(timer));
@@ -282,5 +282,6 @@ fn open_shield(task: &Task) {
 /// `now + duration`; beyond what the clock can name, about a hundred years will do.
 pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
     now.checked_add(duration)
-        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
+        .or_else(|| now.checked_add(Duration::from_secs(100 * 365 * 86_400)))
+        .unwrap_or(now)
 }

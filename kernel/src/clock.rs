@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::cancel::after;
+
 /// Where a kernel reads the time.
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
@@ -30,6 +32,14 @@ impl Clock {
 /// by. A kernel on a manual clock never sleeps for a timer: when every task waits and nothing
 /// else can happen, it jumps the clock to the next deadline ([`ManualClock::new`]) or, with
 /// [`ManualClock::paused`], waits until [`advance`](ManualClock::advance) is called by a task.
+///
+/// A clock that jumps also finds out when nothing can ever happen again: every task waits, no
+/// deadline is to come, no descriptor is registered, nothing holds the clock (as `run_in_thread`
+/// does), and no other thread has a [`Handle`](crate::Handle), a [`Remote`](crate::Remote), a ringer
+/// or a waker by which to reach the kernel. Then [`Kernel::run`](crate::Kernel::run) panics with a
+/// listing of who waits for what. (Whether it is another thread that has one cannot be told: one that
+/// a task has keeps the kernel waiting too.)
+///
 /// At the end of a run both move on, so that what is left gets its time to clean up, and no more.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
@@ -61,9 +71,10 @@ impl ManualClock {
         self.base + self.offset.get()
     }
 
-    /// Moves it forward. Tasks whose deadline has passed run at the kernel's next turn.
+    /// Moves it forward; by about a hundred years, if it cannot name the time it should go to. Tasks
+    /// whose deadline has passed run at the kernel's next turn.
     pub fn advance(&self, by: Duration) {
-        self.offset.set(self.offset.get() + by);
+        self.jump_to(after(self.now(), by));
     }
 
     /// How far it was moved since it was made.

@@ -99,6 +99,7 @@ mod block;
 mod cancel;
 mod cell;
 mod clock;
+mod dead_end;
 mod error;
 mod fd;
 mod group;

@@ -8,6 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Instant,
 };
 
@@ -39,10 +40,10 @@ impl<T> Submitted<T> {
     /// kernel is gone, or went before the task was started.
     ///
     /// # Panics
-    /// On the thread of the very kernel, which would wait for itself for ever.
+    /// On the thread of the very kernel, which would wait for itself for ever: while it runs, and
+    /// between its runs if the task has not ended.
     pub fn join(self) -> Result<T, JoinError> {
-        refuse_own_thread(&self.shared);
-        match self.result.take(None) {
+        match block(&self.shared, &self.result) {
             Ok(result) => result,
             Err(_) => Err(JoinError::Cancelled),
         }
@@ -54,7 +55,7 @@ impl<T> Submitted<T> {
     /// Gives itself back if the task has not ended by then.
     ///
     /// # Panics
-    /// As [`join`](Submitted::join).
+    /// On the thread of the very kernel, while it runs.
     pub fn join_by(self, deadline: Instant) -> Result<Result<T, JoinError>, Submitted<T>> {
         refuse_own_thread(&self.shared);
         match self.result.take(Some(deadline)) {
@@ -208,10 +209,10 @@ impl<T: 'static> Remote<T> {
         &self,
         f: impl FnOnce(&T) -> R + Send + 'static,
     ) -> Result<R, Error> {
-        refuse_own_thread(&self.place.shared);
+        refuse_own_thread(&self.place.shared); // before it is asked
         let (giver, taker) = handover();
         self.note(move |value| giver.give(catch_unwind(AssertUnwindSafe(|| f(&value)))));
-        match taker.take(None) {
+        match block(&self.place.shared, &taker) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(payload)) => resume_unwind(payload),
             Err(_) => Err(Error::Closed),
@@ -261,14 +262,25 @@ impl Drop for Place {
     }
 }
 
+/// Blocks this thread until the kernel has given what is to come.
+fn block<T>(shared: &Arc<Shared>, taker: &Taker<T>) -> Result<T, Missing> {
+    refuse_own_thread(shared);
+    if thread::current().id() != shared.thread {
+        return taker.take(None);
+    }
+    let there = taker.take(Some(Instant::now())); // the kernel does not run
+    assert!(!matches!(there, Err(Missing::TimedOut)), "{OWN_THREAD}");
+    there
+}
+
 /// A thread that blocks for its own kernel would do so for ever.
 fn refuse_own_thread(shared: &Arc<Shared>) {
     let own = Core::with_current(|core| Arc::ptr_eq(&core.shared, shared));
-    assert!(
-        own != Some(true),
-        "this blocks until the kernel has answered, and this is the kernel's thread"
-    );
+    assert!(own != Some(true), "{OWN_THREAD}");
 }
+
+const OWN_THREAD: &str =
+    "this blocks until the kernel has answered, and this is the kernel's thread";
 
 impl<T> Clone for Remote<T> {
     fn clone(&self) -> Remote<T> {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use signal_hook::{SigId, flag, low_level};
+use signal_hook::{SigId, consts::FORBIDDEN, flag, low_level};
 
 use crate::{
     error::Error,
@@ -45,11 +45,16 @@ impl Signals {
     /// Catches these signals from now on.
     ///
     /// # Errors
-    /// If the system refuses, as for SIGKILL.
+    /// `InvalidInput` for signals that cannot be caught (SIGKILL, SIGSTOP) or must not be, for their
+    /// fault would come again at once (SIGSEGV, SIGILL, SIGFPE); else if the system refuses.
     ///
     /// # Panics
-    /// Outside a running kernel, and for signals that must not be caught (SIGSEGV and the like).
+    /// Outside a running kernel.
     pub fn new(signals: &[i32]) -> io::Result<Signals> {
+        if let Some(signal) = signals.iter().find(|signal| FORBIDDEN.contains(signal)) {
+            let text = format!("signal {signal} is not to be caught");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let (read, write) = StdUnixStream::pair()?;
         read.set_nonblocking(true)?;
         write.set_nonblocking(true)?;

@@ -249,7 +249,10 @@ impl Core {
             waits.insert(trap, task, self.scope.get())
         });
         *state = State::Waiting(id, self.run_number());
-        self.door.borrow_mut().push(id);
+        let mut door = self.door.borrow_mut();
+        self.waits.borrow().get(id).set_place_at_door(door.len());
+        door.push(id);
+        drop(door);
         self.left.add(Left::REQUESTS);
         if !self.is_own_waker(waker) {
             self.change_waker(id, waker);

@@ -240,6 +240,9 @@ impl Core {
         let count = self.door.borrow().len();
         for n in 0..count {
             let wait = self.door.borrow()[n];
+            if wait == NONE {
+                continue; // it was dropped in the poll in which it was asked for
+            }
             if let ControlFlow::Break(answer) = self.handle(wait) {
                 self.answer(wait, answer);
             }
@@ -344,6 +347,9 @@ impl Core {
         } else {
             self.time_to_sleep()
         };
+        if timeout.is_none() {
+            self.refuse_dead_end();
+        }
         if timeout != Some(Duration::ZERO) && !self.shared.fall_asleep() {
             return;
         }

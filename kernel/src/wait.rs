@@ -114,7 +114,8 @@ pub(crate) struct Wait {
     next: WaitId,
     prev: WaitId,
     /// Neighbours in the line it stands in, which is a ring: before the first is the last. A
-    /// sleep stands in no line, and keeps the number of its timer in `after`.
+    /// sleep stands in no line, and keeps the number of its timer in `after`. One that is only
+    /// requested keeps its place at the door in `before`.
     after: Cell<WaitId>,
     before: Cell<WaitId>,
     pub(crate) stage: Cell<Stage>,
@@ -145,6 +146,15 @@ impl Wait {
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         !self.foreign
+    }
+
+    /// Where it stands at the door, while it is requested.
+    pub(crate) fn place_at_door(&self) -> usize {
+        self.before.get() as usize
+    }
+
+    pub(crate) fn set_place_at_door(&self, place: usize) {
+        self.before.set(place as u32);
     }
 
     /// The timer of a sleep.

@@ -1,7 +1,14 @@
 //! The combinators of the `futures` crate over our traps, and tasks cancelled while they are
 //! parked in them.
 
-use std::{cell::RefCell, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use futures::{
     FutureExt, SinkExt, StreamExt, TryStreamExt,
@@ -26,6 +33,31 @@ async fn after(seconds: u32) -> Result<u32, Error> {
 
 fn seconds_since(start: std::time::Instant) -> u64 {
     (kernel::now() - start).as_secs()
+}
+
+/// Many waits asked for and dropped in one step, the oldest first: each leaves without a search
+/// through the others. (With one, this takes minutes in a build for tests.)
+#[test]
+fn waits_asked_for_and_dropped_in_one_step() {
+    const MANY: usize = if cfg!(miri) { 500 } else { 200_000 };
+    let began = std::time::Instant::now();
+    Sim::new(1).run(async {
+        let event = Event::new();
+        let mut waits: Vec<_> = (0..MANY).map(|_| Box::pin(event.wait())).collect();
+        let mut last = waits.pop().unwrap();
+        poll_fn(|cx| {
+            for wait in &mut waits {
+                assert!(wait.as_mut().poll(cx).is_pending());
+            }
+            assert!(last.as_mut().poll(cx).is_pending());
+            waits.clear();
+            Poll::Ready(())
+        })
+        .await;
+        event.set();
+        last.await.unwrap();
+    });
+    assert!(began.elapsed() < SECOND * 60);
 }
 
 #[test]

@@ -181,6 +181,25 @@ fn waiting_for_ones_own_kernel_is_refused() {
     .unwrap();
 }
 
+/// Between two runs, what is there is given; what is not would never come.
+#[test]
+fn waiting_between_two_runs_for_ones_own_kernel_is_refused() {
+    let refused = |wait: &mut dyn FnMut()| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wait)).unwrap_err();
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.contains("the kernel's thread"), "{text}");
+    };
+    let mut kernel = Kernel::builder().build().unwrap();
+    let (handle, number) = kernel.run(async { (handle(), remote(7)) });
+    refused(&mut || drop(handle.submit(|| async { 1 }).join()));
+    refused(&mut || {
+        let _ = number.call(|n| *n);
+    });
+    let there = handle.submit(|| async { 1 });
+    kernel.run(async { kernel::yield_now().await.unwrap() });
+    assert_eq!(there.join().unwrap(), 1);
+}
+
 #[test]
 fn many_threads_at_once() {
     const THREADS: usize = 8;

@@ -226,3 +226,12 @@ fn curl_is_answered() {
         assert_eq!(curl(&["-d", "12345", &url("/length")]), "5\n");
     });
 }
+
+#[test]
+fn a_sleep_longer_than_any_clock_can_name() {
+    use hyper::rt::Timer as _;
+    kernel::run(async {
+        drop(kernel::adapt::Timer.sleep(Duration::MAX));
+    })
+    .unwrap();
+}

@@ -121,6 +121,27 @@ fn it_names_the_task_that_blocks_the_loop() {
 }
 
 #[test]
+fn a_cancel_that_finds_the_loop_stuck_says_that_it_is_in_line() {
+    let path = path("cancel");
+    let mut kernel = Kernel::builder().monitor(&path).build().unwrap();
+    let cancelled = kernel.run(async move {
+        let victim = spawn(async {
+            let told = sleep(Duration::from_secs(3600)).await;
+            (told, yield_now().await) // it can clean up: the cancel was carried out once
+        });
+        let id = victim.id();
+        yield_now().await.unwrap();
+        // One step, which lasts until the monitor has waited in vain.
+        let asking = thread::spawn(move || Client::new(&path).say(&format!("cancel {id}")));
+        let answer = asking.join().unwrap();
+        assert!(answer.contains("STUCK"), "{answer}");
+        assert!(answer.contains("the cancel is in line"), "{answer}");
+        victim.join().await.unwrap()
+    });
+    assert_eq!(cancelled, (Err(kernel::Error::Cancelled), Ok(())));
+}
+
+#[test]
 fn a_path_belongs_to_one_monitor_and_what_a_dead_one_left_is_replaced() {
     let path = path("twice");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // leaves its file

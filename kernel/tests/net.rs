@@ -155,6 +155,22 @@ fn a_regular_file_is_refused_with_advice() {
 
 #[cfg(feature = "signal")]
 #[test]
+fn a_signal_that_cannot_be_caught_is_refused() {
+    use kernel::signal::Signals;
+    kernel::run(async {
+        let before = kernel::stats();
+        for signal in [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV] {
+            let error = Signals::new(&[libc::SIGUSR2, signal]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(&format!("signal {signal}")));
+        }
+        assert_eq!(kernel::stats(), before);
+    })
+    .unwrap();
+}
+
+#[cfg(feature = "signal")]
+#[test]
 fn a_signal_is_awaited() {
     use kernel::signal::{SIGUSR1, Signals};
     kernel::run(async {

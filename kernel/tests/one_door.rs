@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 /// What stands behind the door, or is part of it, and why. Everything else stands before it.
 const BEHIND: &[&str] = &[
     // The kernel's state and its loop.
-    "kernel", "turn", "shutdown", "lib", "model",
+    "kernel", "turn", "dead_end", "shutdown", "lib", "model",
     // What it keeps: tasks, who waits for what, scopes, deadlines, sources of readiness.
     "task", "cell", "table", "ready", "wait", "answer", "cancel", "scope", "timer", "clock",
     "reactor", // The ground under that.

@@ -73,6 +73,17 @@ fn a_task_that_is_left_is_cancelled_and_named() {
     assert!(lines[0].contains("tests/shutdown.rs:"), "{lines:?}");
 }
 
+#[cfg(feature = "process")]
+#[test]
+#[cfg_attr(any(miri, bare), ignore = "needs a system")]
+fn the_kernels_own_reaper_is_not_mentioned() {
+    let lines = logged(async {
+        let mut command = kernel::process::Command::new("sleep");
+        drop(command.arg("100").spawn().unwrap());
+    });
+    assert_eq!(lines, [""; 0]);
+}
+
 #[test]
 fn a_crowd_that_is_left_takes_few_lines() {
     let lines = logged(async {

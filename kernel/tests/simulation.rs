@@ -1,8 +1,26 @@
 //! One seed, one run: whatever the machine does meanwhile.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    thread,
+    time::Duration,
+};
 
-use kernel::{sim::Sim, sleep, spawn, yield_now};
+use kernel::{
+    Bell, remote, run_in_thread,
+    sim::Sim,
+    sleep, spawn,
+    sync::{Event, Lock},
+    yield_now,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -65,4 +83,70 @@ fn a_slow_machine_gives_the_same_run() {
         })
     };
     assert_eq!(order(false), order(true));
+}
+
+/// What a run panics with.
+fn dead_end(main: impl Future<Output = ()> + 'static) -> String {
+    let run = AssertUnwindSafe(|| Sim::new(1).run(main));
+    let panic = catch_unwind(run).unwrap_err();
+    panic.downcast_ref::<String>().unwrap().clone()
+}
+
+#[test]
+fn a_dead_end_says_who_waits_for_what() {
+    let text = dead_end(async {
+        let (event, lock) = (Event::new(), Rc::new(Lock::new(())));
+        let _held = lock.lock().await.unwrap();
+        let other = lock.clone();
+        spawn(async move { other.lock().await.map(drop) }).name("second");
+        sleep(SECOND).await.unwrap();
+        event.wait().await.unwrap();
+    });
+    assert!(text.contains("a dead end"), "{text}");
+    assert!(text.contains("2 tasks"), "{text}");
+    assert!(text.contains("waiting Wait(Event) main, spawned"), "{text}");
+    assert!(
+        text.contains("waiting Wait(Lock) second, spawned"),
+        "{text}"
+    );
+    let text = dead_end(std::future::pending());
+    assert!(text.contains("foreign main"), "{text}");
+}
+
+/// Each of these is, for a moment, all that keeps the run from being a dead end.
+#[test]
+fn whoever_may_still_ring_is_waited_for() {
+    Sim::new(1).run(async {
+        for _ in 0..20 {
+            run_in_thread(thread::yield_now).await.unwrap();
+            let bell = Bell::new();
+            let ringer = bell.ringer();
+            thread::spawn(move || ringer.ring());
+            bell.wait().await.unwrap();
+            let event = Event::new();
+            let set = remote(event.clone());
+            thread::spawn(move || set.with(Event::set));
+            event.wait().await.unwrap();
+            woken_by_a_thread().await;
+        }
+    });
+}
+
+async fn woken_by_a_thread() {
+    let done = Arc::new(AtomicBool::new(false));
+    let mut other = Some(done.clone());
+    poll_fn(|cx| {
+        if let Some(done) = other.take() {
+            let waker = cx.waker().clone();
+            thread::spawn(move || {
+                done.store(true, Ordering::Release);
+                waker.wake();
+            });
+        }
+        match done.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -140,6 +140,27 @@ fn the_cleanup_budget_ends() {
     });
 }
 
+/// Lengths that lead beyond what a clock can name are about a hundred years.
+#[test]
+fn a_budget_and_a_step_of_the_clock_without_end() {
+    let clock = ManualClock::new();
+    let builder = Kernel::builder().manual_clock(clock.clone());
+    let mut kernel = builder.cleanup_budget(Duration::MAX).build().unwrap();
+    kernel.run(async {
+        let task = spawn(sleep(SECOND * 100));
+        yield_now().await.unwrap();
+        task.cancel().await.unwrap();
+        assert_eq!(task.join().await.unwrap(), Err(Error::Cancelled));
+    });
+    let far = SECOND * 99 * 365 * 86_400;
+    clock.advance(Duration::MAX);
+    assert!(clock.elapsed() > far);
+    clock.advance(Duration::from_secs(i64::MAX as u64 - far.as_secs()));
+    clock.advance(Duration::MAX);
+    assert!(clock.now() > std::time::Instant::now() + far);
+    assert_eq!(kernel.run(async { sleep(SECOND).await }), Ok(()));
+}
+
 #[test]
 fn a_shield_holds_off_cancellation_until_its_end() {
     virtual_run(async {

@@ -200,7 +200,7 @@ impl Drop for Child {
         if trap::is_running() && !has_ended(self.pid).unwrap_or(true) {
             // Killed, but it takes the system a moment, longer if much memory is to be freed.
             let task = spawn(shield(running.await_death()));
-            task.name("reaper").detach();
+            task.name("reaper").daemon().detach();
         } else if let Err(e) = running.reap() {
             log::debug!("kernel: reaping a killed process: {e}");
         }

@@ -24,7 +24,7 @@ use self::{
     board::Board,
     monitor::Monitor,
 };
-use crate::{cell::Task, held::Held, outside::Shared};
+use crate::{cell::Task, error::contain, held::Held, outside::Shared};
 
 /// What the builder was asked for.
 #[derive(Default)]
@@ -71,29 +71,29 @@ impl Watch {
         })))
     }
 
+    fn tell(&self, what: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = &self.observer {
+            contain("an observer", || what(&**observer));
+        }
+    }
+
     /// A task has come into being. `now` is the kernel's time, which may be a manual clock's.
     pub(crate) fn created(&self, task: &Task, now: Instant) {
         if let Some(ledger) = &self.ledger {
             ledger.borrow_mut().open(task.record.id, now);
         }
-        if let Some(observer) = &self.observer {
-            observer.created(&Observed::new(task));
-        }
+        self.tell(|observer| observer.created(&Observed::new(task)));
     }
 
     /// Its next step begins.
     pub(crate) fn running(&self, task: &Task) {
-        if let Some(observer) = &self.observer {
-            observer.running(&Observed::new(task));
-        }
+        self.tell(|observer| observer.running(&Observed::new(task)));
         self.enter(task);
     }
 
     /// Its step is over; it has not ended.
     pub(crate) fn suspended(&self, task: &Task) {
-        if let Some(observer) = &self.observer {
-            observer.suspended(&Observed::new(task));
-        }
+        self.tell(|observer| observer.suspended(&Observed::new(task)));
     }
 
     /// It has ended, one way or another.
@@ -101,9 +101,7 @@ impl Watch {
         if let Some(ledger) = &self.ledger {
             ledger.borrow_mut().close(task.record.id);
         }
-        if let Some(observer) = &self.observer {
-            observer.terminated(&Observed::new(task));
-        }
+        self.tell(|observer| observer.terminated(&Observed::new(task)));
     }
 
     /// Code of this task begins to run: a step, or the drop of its future.
@@ -140,9 +138,7 @@ impl Watch {
     fn report(&self, task: &Task, took: Duration) {
         let observed = Observed::new(task);
         log::warn!("kernel: {observed} ran for {took:?} without a pause; nothing else could");
-        if let Some(observer) = &self.observer {
-            observer.slow_step(&observed, took);
-        }
+        self.tell(|observer| observer.slow_step(&observed, took));
     }
 
     pub(crate) fn account(&self, task: &Task, now: Instant) -> Option<TaskAccount> {

@@ -226,7 +226,7 @@ impl Room {
                 None => "no task runs at this moment\n".to_owned(),
             },
             ("cancel", _) => match rest.trim_start_matches('#').parse::<u32>() {
-                Ok(serial) => self.ask(move || cancel(serial)),
+                Ok(serial) => self.cancel(serial),
                 Err(_) => "cancel needs the number of a task\n".to_owned(),
             },
             ("help", _) => HELP.to_owned(),
@@ -237,7 +237,7 @@ impl Room {
     fn list(&self, lines: usize) -> String {
         let text = match self.put_to_loop(move || listing(lines)) {
             Ok(text) => text,
-            Err(trouble) => return trouble + &self.last_listing(),
+            Err(missing) => return self.trouble(missing) + &self.last_listing(),
         };
         *self.last.lock().unwrap_or_else(|e| e.into_inner()) = Some((Instant::now(), text.clone()));
         text
@@ -252,27 +252,37 @@ impl Room {
     }
 
     fn ask(&self, question: impl FnOnce() -> String + Send + 'static) -> String {
-        self.put_to_loop(question).unwrap_or_else(|trouble| trouble)
+        self.put_to_loop(question)
+            .unwrap_or_else(|missing| self.trouble(missing))
     }
 
-    /// Has the loop answer; or says why it does not.
+    fn cancel(&self, serial: u32) -> String {
+        let in_line = "the cancel is in line: it will be carried out when the loop goes on. Asked for \
+                       again it would come twice, and the second is hard\n";
+        self.put_to_loop(move || cancel(serial))
+            .unwrap_or_else(|missing| match missing {
+                Missing::TimedOut => self.trouble(missing) + in_line,
+                Missing::Abandoned => self.trouble(missing),
+            })
+    }
+
+    /// Has the loop answer.
     fn put_to_loop(
         &self,
         question: impl FnOnce() -> String + Send + 'static,
-    ) -> Result<String, String> {
+    ) -> Result<String, Missing> {
         let asked = Instant::now();
         let (giver, taker) = handover();
         self.kernel
             .note(Note::Call(Box::new(move || giver.give(question()))));
-        taker
-            .take(Some(asked + PATIENCE))
-            .map_err(|missing| match missing {
-                Missing::Abandoned => "the kernel has ended\n".to_owned(),
-                Missing::TimedOut => self.trouble(),
-            })
+        taker.take(Some(asked + PATIENCE))
     }
 
-    fn trouble(&self) -> String {
+    /// Why the loop does not answer.
+    fn trouble(&self, missing: Missing) -> String {
+        if missing == Missing::Abandoned {
+            return "the kernel has ended\n".to_owned();
+        }
         let mut text = format!("STUCK: the loop has not answered for {PATIENCE:.1?}\n");
         let culprit = match self.board.step() {
             Some(step) => step.to_string(),

@@ -9,8 +9,7 @@ use crate::{cell::Task, task::TaskId};
 ///
 /// The calls come on the kernel's thread, between steps. They may look around
 /// ([`ps`](crate::ps), [`stats`](crate::stats)) and spawn; what they take is taken from all tasks.
-/// They must not panic: there is no task to blame, so the panic goes through
-/// [`Kernel::run`](crate::Kernel::run).
+/// If one panics there is no task to blame: that is logged, and the run goes on.
 ///
 /// # Examples
 /// ```

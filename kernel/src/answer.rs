@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use crate::{
+    bell::find_bell,
     cell::Task,
     error::{Error, contain},
     kernel::Core,
@@ -31,7 +32,7 @@ impl Core {
                 }
             }
             (Stage::Suspended, Trap::Bell(bell)) => {
-                if let Some(state) = self.bells.borrow().get(bell.0 as usize) {
+                if let Some(state) = find_bell(&self.bells.borrow(), *bell) {
                     state.waiter.set(NONE);
                 }
             }

@@ -4,18 +4,27 @@ use std::{
     cell::Cell,
     fmt,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
+use slab::Slab;
+
 use crate::{
+    error::Error,
     kernel::Core,
     outside::{Flag, Note, Shared},
     trap::{BellKey, Trap, ask},
     wait::NONE,
 };
 
-/// Index and serial number of a bell.
+/// Index and serial number of a bell. No two bells have the same, of whatever kernel.
 pub(crate) type BellId = (u32, u32);
+
+/// The bells that were made, by all kernels.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Something any thread may ring, and one task waits for ([`Trap::Bell`]).
 ///
@@ -81,14 +90,24 @@ impl Bell {
     /// Safe: a ring that was not taken stays.
     ///
     /// # Errors
-    /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task waits.
-    pub async fn wait(&self) -> Result<(), crate::Error> {
+    /// Cancellation and timeouts; [`Error::Busy`] if another task waits;
+    /// [`Error::OtherRun`] in another kernel than its own.
+    pub async fn wait(&self) -> Result<(), Error> {
+        if !self.is_at_home() {
+            return Err(Error::OtherRun);
+        }
         ask(Trap::Bell(self.key())).await
     }
 
     /// What to ask for in a [`Trap::Bell`].
     pub fn key(&self) -> BellKey {
-        BellKey(self.rope.id.0)
+        BellKey(self.rope.id)
+    }
+
+    /// True while its own kernel runs.
+    pub(crate) fn is_at_home(&self) -> bool {
+        let owner = self.owner.as_ptr();
+        Core::with_current(|core| std::ptr::eq(core, owner)).unwrap_or(false)
     }
 }
 
@@ -111,15 +130,20 @@ impl Ringer {
 
 /// A bell as the kernel holds it.
 pub(crate) struct BellState {
-    pub(crate) serial: u32,
+    serial: u32,
     pub(crate) rung: Cell<bool>,
     pub(crate) waiter: Cell<u32>,
 }
 
+pub(crate) fn find_bell(bells: &Slab<BellState>, key: BellKey) -> Option<&BellState> {
+    let (index, serial) = key.0;
+    let bell = bells.get(index as usize)?;
+    (bell.serial == serial).then_some(bell)
+}
+
 impl Core {
     pub(crate) fn new_bell(&self) -> BellId {
-        let serial = self.bells_made.get().wrapping_add(1);
-        self.bells_made.set(serial);
+        let serial = MADE.fetch_add(1, Ordering::Relaxed);
         let index = self.bells.borrow_mut().insert(BellState {
             serial,
             rung: Cell::new(false),
@@ -128,18 +152,23 @@ impl Core {
         (index as u32, serial)
     }
 
+    /// Whoever waits in a trap made of its key learns that it is gone.
     pub(crate) fn drop_bell(&self, id: BellId) {
-        self.bells.borrow_mut().remove(id.0 as usize);
+        let bell = self.bells.borrow_mut().remove(id.0 as usize);
+        match bell.waiter.get() {
+            NONE => {}
+            waiter => self.answer(waiter, Err(Error::Closed)),
+        }
     }
 
-    pub(crate) fn ring(&self, (index, serial): BellId) {
-        let waiter = match self.bells.borrow().get(index as usize) {
-            Some(bell) if bell.serial == serial => {
+    pub(crate) fn ring(&self, id: BellId) {
+        let waiter = match find_bell(&self.bells.borrow(), BellKey(id)) {
+            Some(bell) => {
                 let waiter = bell.waiter.replace(NONE);
                 bell.rung.set(waiter == NONE);
                 waiter
             }
-            _ => NONE,
+            None => NONE,
         };
         if waiter != NONE {
             self.answer(waiter, Ok(()));

@@ -31,6 +31,9 @@ pub enum Error {
     Busy,
     /// The other side is gone: all senders or all receivers were dropped, or it was closed.
     Closed,
+    /// What was waited for belongs to another kernel, or the wait began in a run that is over.
+    /// Streams, bells and waits are made inside the run that uses them.
+    OtherRun,
 }
 
 impl Error {
@@ -101,6 +104,9 @@ impl fmt::Display for Error {
             Error::OneSelf => "a task can neither cancel nor join itself",
             Error::Busy => "another task already waits for this in the same direction",
             Error::Closed => "the other side is closed",
+            Error::OtherRun => {
+                "this belongs to another kernel or to a run that is over: make it inside the run that uses it"
+            }
         })
     }
 }

@@ -1,18 +1,19 @@
 //! A mailbox into the kernel from other threads.
 
-use std::{collections::VecDeque, fmt, marker::PhantomData, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, fmt, marker::PhantomData, rc::Rc, sync::Arc};
 
 use crate::{
     Bell, Ringer,
     across::{Mutex, MutexGuard},
     error::Error,
+    trap::{Trap, ask},
 };
 
 /// Makes an unbounded mailbox that any thread may put into and one kernel task takes out of.
 ///
 /// Items come out in the order they were put in. A burst of sends wakes the kernel once. It may
-/// be made before the kernel runs. Nothing bounds it: what limits the queue in practice has to
-/// be said by who uses it.
+/// be made before the kernel runs, and received from in one kernel after another. Nothing bounds it:
+/// what limits the queue in practice has to be said by who uses it.
 ///
 /// # Examples
 /// ```
@@ -136,8 +137,8 @@ impl<T> Drop for InboxSender<T> {
 /// The end on the kernel's thread.
 pub struct InboxReceiver<T> {
     shared: Arc<Shared<T>>,
-    /// Made at the first wait, for the kernel that runs then.
-    bell: std::cell::OnceCell<Bell>,
+    /// Made at the first wait in a kernel, for that kernel.
+    bell: RefCell<Option<Bell>>,
     _stays_on_its_thread: PhantomData<Rc<()>>,
 }
 
@@ -152,7 +153,7 @@ impl<T> InboxReceiver<T> {
     pub async fn recv(&self) -> Result<Option<T>, Error> {
         crate::trap::breathe().await?;
         loop {
-            {
+            let rung = {
                 let mut state = self.shared.lock();
                 if let Some(item) = state.items.pop_front() {
                     return Ok(Some(item));
@@ -160,9 +161,9 @@ impl<T> InboxReceiver<T> {
                 if state.senders == 0 {
                     return Ok(None);
                 }
-                state.waiting = Some(self.bell.get_or_init(Bell::new).ringer());
-            }
-            self.bell.get_or_init(Bell::new).wait().await?;
+                self.wait_for_ring(&mut state)
+            };
+            ask(rung).await?;
         }
     }
 
@@ -177,7 +178,7 @@ impl<T> InboxReceiver<T> {
     pub async fn ready(&self) -> Result<bool, Error> {
         crate::trap::breathe().await?;
         loop {
-            {
+            let rung = {
                 let mut state = self.shared.lock();
                 if !state.items.is_empty() {
                     return Ok(true);
@@ -185,10 +186,21 @@ impl<T> InboxReceiver<T> {
                 if state.senders == 0 {
                     return Ok(false);
                 }
-                state.waiting = Some(self.bell.get_or_init(Bell::new).ringer());
-            }
-            self.bell.get_or_init(Bell::new).wait().await?;
+                self.wait_for_ring(&mut state)
+            };
+            ask(rung).await?;
         }
+    }
+
+    /// Nothing is there: notes whom to wake, in the kernel that runs now, and gives the wait for it.
+    fn wait_for_ring(&self, state: &mut State<T>) -> Trap {
+        let mut bell = self.bell.borrow_mut();
+        let bell = match bell.take() {
+            Some(known) if known.is_at_home() => bell.insert(known),
+            _ => bell.insert(Bell::new()),
+        };
+        state.waiting = Some(bell.ringer());
+        Trap::Bell(bell.key())
     }
 
     /// Takes the next item if there is one.

@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     rc::{Rc, Weak},
     sync::Arc,
@@ -46,6 +47,8 @@ use crate::{
 // keeps the kernel alive in between.
 across::local!(CURRENT: *const Core = std::ptr::null());
 across::local!(RUNS: u32 = 0);
+// The tasks spawned on this thread, in kernels whose clock is real.
+across::local!(SPAWNED: u32 = 0);
 
 /// What a deadline is for.
 #[derive(Clone, Copy)]
@@ -96,7 +99,6 @@ pub(crate) struct Core {
     pub(crate) timers: Held<Timers<Due>>,
     pub(crate) reactor: Reactor,
     pub(crate) bells: Held<Slab<BellState>>,
-    pub(crate) bells_made: Cell<u32>,
     pub(crate) pool: Pool,
     /// What other threads reach by a `Remote`.
     pub(crate) remotes: Held<Slab<Rc<dyn Any>>>,
@@ -240,19 +242,27 @@ impl Kernel {
     /// the log, unless it is a [daemon](crate::JoinHandle::daemon).
     ///
     /// # Panics
-    /// If a kernel runs on this thread already. A panic of `main` goes on here.
+    /// If a kernel runs on this thread already. A panic of `main` goes on here. In a dead end
+    /// of a [`ManualClock`]: what was left of the run is dropped then, and the next run begins without it.
     #[track_caller]
     pub fn run<T: 'static>(&mut self, main: impl Future<Output = T> + 'static) -> T {
         let site = std::panic::Location::caller();
         let core = self.core.clone();
         let _running = Running::start(&core);
         let main = spawn_at(main, site).name("main");
-        while !main.is_finished() {
-            core.turn();
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            while !main.is_finished() {
+                core.turn();
+            }
+            core.close_down();
+        }));
+        match ran {
+            Ok(()) => core.finish_run(main),
+            Err(payload) => {
+                core.abandon();
+                resume_unwind(payload)
+            }
         }
-        core.run_hooks();
-        core.close_down();
-        core.finish_run(main)
     }
 }
 
@@ -285,7 +295,7 @@ pub fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Result<T>
 
 /// Marks a kernel as the one that runs on this thread, and keeps it alive.
 struct Running {
-    _core: Rc<Core>,
+    core: Rc<Core>,
 }
 
 impl Running {
@@ -301,19 +311,28 @@ impl Running {
         }));
         core.closing.set(false);
         core.lent_data.set(core.lent.data());
-        Running {
-            _core: core.clone(),
+        if core.counts_on() {
+            core.tasks.borrow_mut().count_from(SPAWNED.with(Cell::get));
         }
+        Running { core: core.clone() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(std::ptr::null()));
+        if self.core.counts_on() {
+            SPAWNED.with(|spawned| spawned.set(self.core.tasks.borrow().count()));
+        }
     }
 }
 
 impl Core {
+    /// True if its tasks are numbered on from those of the kernels before it: see `TaskId`.
+    fn counts_on(&self) -> bool {
+        matches!(self.clock, Clock::Real)
+    }
+
     /// Runs `f` on the kernel of this thread, if one runs.
     #[inline(always)]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
@@ -364,7 +383,6 @@ impl Core {
             timers: Held::new(Timers::new(base)),
             reactor,
             bells: Held::default(),
-            bells_made: Cell::new(0),
             pool: Pool::new(builder.max_threads, builder.thread_stack),
             remotes: Held::default(),
             hooks: Held::default(),

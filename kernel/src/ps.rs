@@ -229,7 +229,7 @@ fn describe(core: &Core, wait: &Wait) -> TaskWait {
         Trap::Writable(source) => ("Writable", name_of(&source.0)),
         Trap::Wait(queue) => ("Wait", queue.what().to_owned()),
         Trap::Join(task) => ("Join", task.to_string()),
-        Trap::Bell(bell) => ("Bell", bell.0.to_string()),
+        Trap::Bell(bell) => ("Bell", bell.0.1.to_string()),
     };
     TaskWait { trap, argument }
 }

@@ -10,7 +10,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::RawFd,
-    rc::Rc,
+    rc::{Rc, Weak},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use slab::Slab;
 
 use crate::{
     across::{Alarm, Events, Poll, Registry},
+    kernel::Core,
     wait::{NONE, WaitId},
 };
 
@@ -41,6 +42,8 @@ const WAKE: Token = Token(usize::MAX);
 /// What is remembered of one registered descriptor. Shared by its stream and the reactor.
 #[derive(Debug)]
 pub(crate) struct Source {
+    /// The kernel it is registered with, which may be gone, or not be the one that runs now.
+    pub(crate) owner: Weak<Core>,
     fd: RawFd,
     pub(crate) token: usize,
     ready: [Cell<bool>; 2],
@@ -51,6 +54,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// True if it is registered with this kernel.
+    #[inline]
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        std::ptr::eq(self.owner.as_ptr(), core)
+    }
+
     pub(crate) fn is_ready(&self, direction: usize) -> bool {
         self.ready[direction].get()
     }
@@ -110,10 +119,15 @@ impl Reactor {
         self.sources.borrow().len()
     }
 
-    /// Registers a source for both directions. `ready` is what to assume until the first event:
-    /// true costs one system call that may say `WouldBlock`, false may not be used where no
-    /// event would come.
-    pub(crate) fn register(&self, fd: RawFd, ready: bool) -> io::Result<Rc<Source>> {
+    /// Registers a source for both directions; `owner` is this reactor's kernel. `ready` is what to
+    /// assume until the first event: true costs one system call that may say `WouldBlock`, false may
+    /// not be used where no event would come.
+    pub(crate) fn register(
+        &self,
+        owner: &Weak<Core>,
+        fd: RawFd,
+        ready: bool,
+    ) -> io::Result<Rc<Source>> {
         let serial = self.registrations.get().wrapping_add(1) & 0x7fff_ffff;
         self.registrations.set(serial);
         let mut sources = self.sources.borrow_mut();
@@ -122,6 +136,7 @@ impl Reactor {
         self.registry
             .register(&mut SourceFd(&fd), Token(token), ALL)?;
         let source = Rc::new(Source {
+            owner: owner.clone(),
             fd,
             token,
             ready: [Cell::new(ready), Cell::new(ready)],

@@ -1,6 +1,10 @@
 //! The end of a run: hooks, then whatever is left.
 
-use std::{future::Future, panic::Location, pin::Pin};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+    pin::Pin,
+};
 
 use crate::{
     cell::Task,
@@ -29,6 +33,7 @@ pub(crate) struct Hook {
 /// Hooks run one after another, the last registered first. Each may take as long as a cleanup
 /// ([`Builder::cleanup_budget`](crate::Builder::cleanup_budget)); then its traps come back with
 /// [`Error::TaskTimeout`], and the same time later it is dropped. What it panics with is logged.
+/// One that is left by a task which cleans up at the end of the run is run after that task has ended.
 ///
 /// # Panics
 /// Outside a running kernel.
@@ -54,7 +59,7 @@ pub fn at_shutdown(hook: impl Future<Output = ()> + 'static) {
 
 impl Core {
     /// Runs what `at_shutdown` left, last first.
-    pub(crate) fn run_hooks(&self) {
+    fn run_hooks(&self) {
         loop {
             let Some(Hook { future, site }) = self.hooks.borrow_mut().pop() else {
                 return;
@@ -82,9 +87,40 @@ impl Core {
         }
     }
 
-    /// `main` has ended: cancels all other tasks and runs until they have ended, those that serve
-    /// the others (daemons) last.
+    /// `main` has ended: runs the hooks, then ends what is left; and again, if a task that cleaned
+    /// up has left a hook.
     pub(crate) fn close_down(&self) {
+        loop {
+            self.run_hooks();
+            self.end_all();
+            if self.hooks.borrow().is_empty() {
+                return;
+            }
+            self.closing.set(false);
+        }
+    }
+
+    /// A panic that was no task's goes through the run: drops every task where it stands, and all
+    /// that the next run could take for its own.
+    pub(crate) fn abandon(&self) {
+        self.closing.set(true);
+        while self.tasks.borrow().len() > 0 {
+            for task in self.tasks_that(|_| true) {
+                // An observer that is told of it may panic once more: one panic is enough.
+                let ended = || self.finish(&task, JoinError::Cancelled);
+                let _again = catch_unwind(AssertUnwindSafe(ended));
+            }
+        }
+        let hooks = self.hooks.take();
+        let _again = catch_unwind(AssertUnwindSafe(|| drop(hooks)));
+        self.door.borrow_mut().clear();
+        self.dying.borrow_mut().clear();
+        self.left.clear();
+        self.drop_strays();
+    }
+
+    /// Cancels all tasks and runs until they have ended, those that serve the others (daemons) last.
+    fn end_all(&self) {
         self.closing.set(true);
         let left = self.tasks_that(|task| !task.record.is_daemon());
         report_left(&left);

@@ -22,10 +22,21 @@ pub(crate) struct Tasks {
     places: Vec<Option<Task>>,
     /// Places that may be used again.
     free: Vec<u32>,
+    /// So many were spawned, with those of earlier kernels: see [`TaskId`].
     spawned: u32,
 }
 
 impl Tasks {
+    /// Goes on counting from here.
+    pub(crate) fn count_from(&mut self, spawned: u32) {
+        self.spawned = spawned;
+    }
+
+    /// How many were spawned.
+    pub(crate) fn count(&self) -> u32 {
+        self.spawned
+    }
+
     /// A place and a number for a task to be made.
     #[inline]
     fn reserve(&mut self) -> TaskId {
@@ -221,12 +232,17 @@ impl Core {
         left > 0
     }
 
-    /// Leaves no trace of this run for the next; gives `main`'s value.
-    pub(crate) fn finish_run<T: 'static>(&self, main: JoinHandle<T>) -> T {
+    /// Leaves nothing ready and no wait for the next run.
+    pub(crate) fn drop_strays(&self) {
         let ready = self.ready.borrow_mut().take();
         drop(ready);
         let stray = self.waits.borrow().ids();
         stray.into_iter().for_each(|wait| self.withdraw(wait));
+    }
+
+    /// Leaves no trace of this run for the next; gives `main`'s value.
+    pub(crate) fn finish_run<T: 'static>(&self, main: JoinHandle<T>) -> T {
+        self.drop_strays();
         match main.into_result() {
             Ok(value) => value,
             Err(JoinError::Panicked(panic)) => resume_unwind(panic.into_payload()),

@@ -12,17 +12,21 @@ use std::{
 };
 
 use crate::{
-    cell::Joint,
+    cell::{Joint, Task},
     error::{Error, JoinError},
     held::Held,
     kernel::Core,
     timer::TimerKey,
-    trap::{Ask, Trap, ask},
+    trap::{Ask, Trap, Yield, ask},
     wait::{NONE, WaitId},
 };
 
 /// Names a task: its place in the table and the number of its spawning, so that a place used
 /// again is another task.
+///
+/// Tasks are numbered through all runs of all kernels of a thread, so an id that is kept longer than
+/// its run names no other task there; but a manual clock's kernel counts from one, so that a run can
+/// be repeated. To other threads an id says nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
     /// The number above, the place below.
@@ -259,7 +263,8 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Cancels the task, at this call. See [`Cancel`].
     pub fn cancel(&self) -> Cancel {
-        cancel(self.id())
+        let task = self.joint.task();
+        Cancel::of((!task.has_ended()).then_some(task))
     }
 
     /// Cancels the task, unless it was cancelled before: a second time would tear its cleanup.
@@ -352,11 +357,8 @@ pub(crate) fn report_panic(record: &Record, text: &str) {
 /// or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is left
 /// alone until the shield ends. Cancelling a task that has ended does nothing.
 pub fn cancel(id: TaskId) -> Cancel {
-    let done = Core::with_current(|core| core.task(id).is_none_or(|task| core.cancel_task(&task)))
-        .unwrap_or(true);
-    Cancel {
-        end: done.then(|| ask(Trap::Join(id))),
-    }
+    let task = Core::with_current(|core| core.task(id)).flatten();
+    Cancel::of(task.as_ref())
 }
 
 /// A cancellation that has been asked for. Awaiting it waits until the task has really ended.
@@ -369,8 +371,31 @@ pub fn cancel(id: TaskId) -> Cancel {
 /// itself, which has no effect.
 #[derive(Debug)]
 pub struct Cancel {
-    /// `None` for a task that tried to cancel itself.
-    end: Option<Ask>,
+    end: End,
+}
+
+#[derive(Debug)]
+enum End {
+    /// A task tried to cancel itself.
+    OfOneSelf,
+    /// It had ended before.
+    Over(Yield),
+    ToCome(Ask),
+}
+
+impl Cancel {
+    /// Cancels this task, if it has not ended.
+    fn of(task: Option<&Task>) -> Cancel {
+        let end = match task {
+            None => End::Over(Yield::new()),
+            Some(task) => match Core::with_current(|core| core.cancel_task(task)) {
+                Some(true) => End::ToCome(ask(Trap::Join(task.record.id))),
+                Some(false) => End::OfOneSelf,
+                None => End::Over(Yield::new()), // no kernel runs, so no task is left
+            },
+        };
+        Cancel { end }
+    }
 }
 
 impl Future for Cancel {
@@ -378,8 +403,9 @@ impl Future for Cancel {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.end {
-            Some(end) => Pin::new(end).poll(cx),
-            None => Poll::Ready(Err(Error::OneSelf)),
+            End::ToCome(end) => Pin::new(end).poll(cx),
+            End::Over(turn) => Pin::new(turn).poll(cx),
+            End::OfOneSelf => Poll::Ready(Err(Error::OneSelf)),
         }
     }
 }

@@ -42,6 +42,7 @@ use std::{
 };
 
 use crate::{
+    bell::BellId,
     error::Error,
     kernel::Core,
     task::TaskId,
@@ -76,9 +77,10 @@ pub enum Trap {
     Bell(BellKey),
 }
 
-/// Names a [`Bell`](crate::Bell) of this kernel, as long as that exists.
+/// Names a [`Bell`](crate::Bell), as long as that exists; to other kernels than its own there is none
+/// of this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BellKey(pub(crate) u32);
+pub struct BellKey(pub(crate) BellId);
 
 /// Puts a trap in front of the kernel; the future gives the kernel's answer.
 ///
@@ -88,7 +90,8 @@ pub struct BellKey(pub(crate) u32);
 ///
 /// # Errors
 /// Cancellation and timeouts, at once if one is due; [`Error::Busy`] if another task waits for
-/// the same source in the same direction; [`Error::OneSelf`] for a task that joins itself.
+/// the same source in the same direction; [`Error::OneSelf`] for a task that joins itself;
+/// [`Error::OtherRun`] for a source of another kernel, and if the wait began in an earlier run.
 ///
 /// # Panics
 /// When polled outside a running kernel.
@@ -229,7 +232,8 @@ impl Core {
                     return Poll::Pending;
                 }
             },
-            State::Waiting(id, _) => self.look(*id, waker),
+            State::Waiting(id, run) if *run == self.run_number() => self.look(*id, waker),
+            State::Waiting(..) => Poll::Ready(Err(Error::OtherRun)),
             State::Done => panic!("a trap's future was polled after its end"),
         };
         if polled.is_ready() {

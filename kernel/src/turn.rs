@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    bell::find_bell,
     cell::Task,
     clock::Clock,
     error::{Error, JoinError, Panic, contain},
@@ -260,8 +261,8 @@ impl Core {
                 wait.set_timer(self.timers.borrow_mut().arm(*until, Due::Wait(id)));
             }
             Trap::Wait(queue) => waits.enqueue(queue.first(), id),
-            Trap::Readable(source) => wait_for_source(id, &source.0, READ)?,
-            Trap::Writable(source) => wait_for_source(id, &source.0, WRITE)?,
+            Trap::Readable(source) => self.wait_for_source(id, &source.0, READ)?,
+            Trap::Writable(source) => self.wait_for_source(id, &source.0, WRITE)?,
             Trap::Join(task) => match self.tasks.borrow().get(*task) {
                 None => return Break(Ok(())), // it has ended
                 Some(task) if wait.task.as_ref().is_some_and(|own| own.is(task)) => {
@@ -269,7 +270,7 @@ impl Core {
                 }
                 Some(task) => waits.enqueue(&task.record.joiners, id),
             },
-            Trap::Bell(bell) => match self.bells.borrow().get(bell.0 as usize) {
+            Trap::Bell(bell) => match find_bell(&self.bells.borrow(), *bell) {
                 Some(state) if state.rung.replace(false) => return Break(Ok(())),
                 Some(state) if state.waiter.get() == NONE => state.waiter.set(id),
                 Some(_) => return Break(Err(Error::Busy)),
@@ -277,6 +278,27 @@ impl Core {
             },
         }
         wait.stage.set(Stage::Suspended);
+        Continue(())
+    }
+
+    /// Puts a wait to a source; or it is ready, another kernel's, or has another's wait already.
+    #[inline]
+    fn wait_for_source(
+        &self,
+        wait: WaitId,
+        source: &Source,
+        direction: usize,
+    ) -> ControlFlow<Answer> {
+        if source.is_ready(direction) {
+            return Break(Ok(()));
+        }
+        if !source.is_of(self) {
+            return Break(Err(Error::OtherRun));
+        }
+        if source.waiter[direction].get() != NONE {
+            return Break(Err(Error::Busy));
+        }
+        source.waiter[direction].set(wait);
         Continue(())
     }
 
@@ -397,18 +419,6 @@ impl Core {
     }
 }
 
-/// Puts a wait to a source; or it is ready, or has another's wait already.
-fn wait_for_source(wait: WaitId, source: &Source, direction: usize) -> ControlFlow<Answer> {
-    if source.is_ready(direction) {
-        return Break(Ok(()));
-    }
-    if source.waiter[direction].get() != NONE {
-        return Break(Err(Error::Busy));
-    }
-    source.waiter[direction].set(wait);
-    Continue(())
-}
-
 /// What a step leaves for the loop to do: one look says that there is nothing, as there usually is.
 #[derive(Default)]
 pub(crate) struct Left(Cell<u8>);
@@ -426,6 +436,11 @@ impl Left {
     #[inline]
     pub(crate) fn add(&self, what: u8) {
         self.0.set(self.0.get() | what);
+    }
+
+    /// Nothing is left.
+    pub(crate) fn clear(&self) {
+        self.0.set(0);
     }
 
     /// True if this was left; it is not any more.

@@ -124,7 +124,7 @@ pub(crate) struct Wait {
 }
 
 /// A trap that owns nothing.
-const NO_TRAP: Trap = Trap::Bell(BellKey(NONE));
+const NO_TRAP: Trap = Trap::Bell(BellKey((NONE, 0)));
 
 /// Writes where nothing lies that would have to be dropped: what the compiler cannot know.
 #[inline(always)]

@@ -7,6 +7,9 @@ use crate::{error::Error, kernel::Core, reactor::Source, wait::NONE};
 
 /// A descriptor registered with the kernel's reactor. Clones are the same registration.
 ///
+/// It belongs to that kernel, and may be kept over its runs; in the run of another, who has to wait
+/// for it gets [`Error::OtherRun`]. It may be released at any time.
+///
 /// The reactor speaks once when a descriptor becomes ready (it is edge-triggered), so what it said
 /// is remembered here until the owner takes it back. The owner tries; on `WouldBlock` it says
 /// [`clear`](Registered::clear), asks for [`Registered::trap`], and tries again. When it is done
@@ -61,7 +64,7 @@ impl Registered {
     /// Outside a running kernel.
     pub fn new(descriptor: &impl AsRawFd, ready: bool) -> io::Result<Registered> {
         let fd = descriptor.as_raw_fd();
-        Core::current_ref(|core| core.reactor.register(fd, ready)).map(Registered)
+        Core::current_ref(|core| core.reactor.register(&core.me, fd, ready)).map(Registered)
     }
 
     /// True if it is believed to be ready: a trap would be answered at once.
@@ -100,39 +103,45 @@ impl Registered {
     /// somebody else reads or writes. The next trap in this direction waits for its word.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; [`Error::OtherRun`] in the run of another kernel.
     ///
     /// # Panics
     /// Outside a running kernel.
     pub fn rearm(&self, direction: Direction) -> io::Result<()> {
-        self.clear(direction);
-        Core::current_ref(|core| core.reactor.rearm(&self.0))
+        Core::current_ref(|core| match self.0.is_of(core) {
+            true => {
+                self.clear(direction);
+                core.reactor.rearm(&self.0)
+            }
+            false => Err(Error::OtherRun.into()),
+        })
     }
 
     /// Ends the registration, while the descriptor is still open. Who waits for it comes back with
     /// [`Error::Closed`]; a trap asked later does not wait.
     pub fn release(&self) {
-        Core::with_current(|core| {
-            if let Err(e) = core.reactor.deregister(&self.0) {
-                log::debug!("kernel: deregistering {:?}: {e}", self.0);
-            }
-        });
+        if let Some(core) = self.0.owner.upgrade()
+            && let Err(e) = core.reactor.deregister(&self.0)
+        {
+            log::debug!("kernel: deregistering {:?}: {e}", self.0);
+        }
         self.forget();
     }
 
     /// As [`release`](Registered::release), for a descriptor that is about to be closed for good,
     /// which ends its registration with the system: spares a system call.
     pub fn forget(&self) {
-        Core::with_current(|core| {
-            core.reactor.forget(&self.0);
-            for direction in [READ, WRITE] {
-                // Marked as ready, so that a trap that is asked only later does not wait either.
-                self.distrust_short(direction);
-                match self.0.mark(direction as usize) {
-                    NONE => {}
-                    wait => core.answer(wait, Err(Error::Closed)),
-                }
+        let Some(core) = self.0.owner.upgrade() else {
+            return; // the kernel is gone, and its epoll with it
+        };
+        core.reactor.forget(&self.0);
+        for direction in [READ, WRITE] {
+            // Marked as ready, so that a trap that is asked only later does not wait either.
+            self.distrust_short(direction);
+            match self.0.mark(direction as usize) {
+                NONE => {}
+                wait => core.answer(wait, Err(Error::Closed)),
             }
-        });
+        }
     }
 }

@@ -81,7 +81,7 @@
 //! # Reading the source
 //!
 //! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs` and `io/`,
+//! `task.rs`, `table.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
@@ -100,6 +100,7 @@ mod cancel;
 mod cell;
 mod clock;
 mod dead_end;
+mod doubt;
 mod error;
 mod fd;
 mod group;

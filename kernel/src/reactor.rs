@@ -4,7 +4,8 @@
 //! once, for both directions, and its readiness is *remembered*, also when the edge comes before
 //! anybody waits. It is forgotten only when the operating system says `WouldBlock`, or a read or
 //! write of a byte stream came back short: the buffer is then known to be empty or full. That is
-//! not so of every descriptor, nor for ever: see [`Source::distrust_short`].
+//! not so of every descriptor, nor for ever: see [`Source::distrust_short`]. Where a read leaves it
+//! open whether there is more, a source may be in doubt: see `doubt.rs`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,6 +20,7 @@ use slab::Slab;
 
 use crate::{
     across::{Alarm, Events, Poll, Registry},
+    doubt::Doubt,
     kernel::Core,
     wait::{NONE, WaitId},
 };
@@ -49,6 +51,8 @@ pub(crate) struct Source {
     ready: [Cell<bool>; 2],
     /// A short read or write says nothing: see `distrust_short`.
     lasting: [Cell<bool>; 2],
+    /// Whether a reader that believes it to be ready should wait for an event first.
+    doubt: Doubt,
     /// The one wait in each direction, or `NONE`.
     pub(crate) waiter: [Cell<WaitId>; 2],
 }
@@ -67,13 +71,32 @@ impl Source {
     /// The system said `WouldBlock`.
     pub(crate) fn clear(&self, direction: usize) {
         self.ready[direction].set(false);
+        if direction == READ {
+            self.doubt.found_nothing();
+        }
     }
 
     /// A byte stream moved less than asked.
     pub(crate) fn clear_after_short(&self, direction: usize) {
+        match (direction, self.lasting[direction].get()) {
+            (READ, true) => self.maybe_more(),
+            (READ, false) => self.doubt.found_more(),
+            _ => {}
+        }
         if !self.lasting[direction].get() {
             self.ready[direction].set(false);
         }
+    }
+
+    /// A read has got something, and says nothing about what is left: it filled its buffer, or
+    /// short ones are not trusted.
+    pub(crate) fn maybe_more(&self) {
+        self.doubt.begin();
+    }
+
+    /// Ready as far as is known, but there may well be nothing to read.
+    pub(crate) fn is_in_doubt(&self, direction: usize) -> bool {
+        direction == READ && self.doubt.is_open()
     }
 
     /// From now on readiness lasts until `WouldBlock`, for more may be there after a short read or
@@ -86,6 +109,9 @@ impl Source {
     /// Ready from now on; gives the wait that this answers, or `NONE`.
     pub(crate) fn mark(&self, direction: usize) -> WaitId {
         self.ready[direction].set(true);
+        if direction == READ {
+            self.doubt.spoken_of();
+        }
         self.waiter[direction].replace(NONE)
     }
 }
@@ -96,6 +122,8 @@ pub(crate) struct Reactor {
     events: RefCell<Events>,
     registry: Registry,
     sources: RefCell<Slab<Rc<Source>>>,
+    /// Sources in doubt that are waited for: since the last look for I/O, and since before.
+    doubted: RefCell<[Vec<Rc<Source>>; 2]>,
     /// Counts registrations; the upper half of a token, so that an old event finds no new source.
     registrations: Cell<u32>,
 }
@@ -110,6 +138,7 @@ impl Reactor {
             events: RefCell::new(Events::with_capacity(1024)),
             registry,
             sources: RefCell::default(),
+            doubted: RefCell::default(),
             registrations: Cell::new(0),
         };
         Ok((reactor, waker))
@@ -141,6 +170,7 @@ impl Reactor {
             token,
             ready: [Cell::new(ready), Cell::new(ready)],
             lasting: Default::default(),
+            doubt: Doubt::default(),
             waiter: [Cell::new(NONE), Cell::new(NONE)],
         });
         entry.insert(source.clone());
@@ -191,10 +221,10 @@ impl Reactor {
             let (error, urgent) = (event.is_error(), event.is_priority());
             let ends = [event.is_read_closed(), event.is_write_closed()].map(|end| end || error);
             if event.is_readable() || urgent || ends[READ] {
-                answered.push(source.mark(READ));
+                push(answered, source.mark(READ));
             }
             if event.is_writable() || ends[WRITE] {
-                answered.push(source.mark(WRITE));
+                push(answered, source.mark(WRITE));
             }
             if urgent || ends[READ] {
                 source.distrust_short(READ);
@@ -203,7 +233,36 @@ impl Reactor {
                 source.distrust_short(WRITE);
             }
         }
-        answered.retain(|id| *id != NONE);
         Ok(())
+    }
+
+    /// Somebody waits for a source in doubt.
+    pub(crate) fn wait_in_doubt(&self, source: &Rc<Source>) {
+        self.doubted.borrow_mut()[0].push(source.clone());
+    }
+
+    /// True if somebody may wait for a source in doubt: the kernel may not sleep over it.
+    pub(crate) fn has_doubts(&self) -> bool {
+        let [new, old] = &*self.doubted.borrow();
+        !new.is_empty() || !old.is_empty()
+    }
+
+    /// There was a look for I/O. Who was in doubt at the one before already is told to try; if
+    /// there is nothing else to do, everybody is.
+    pub(crate) fn settle_doubts(&self, all: bool, answered: &mut Vec<WaitId>) {
+        let [new, old] = &mut *self.doubted.borrow_mut();
+        while let Some(source) = old.pop().or_else(|| new.pop_if(|_| all)) {
+            if source.is_in_doubt(READ) {
+                source.doubt.was_in_vain();
+                push(answered, source.mark(READ));
+            }
+        }
+        std::mem::swap(new, old);
+    }
+}
+
+fn push(answered: &mut Vec<WaitId>, wait: WaitId) {
+    if wait != NONE {
+        answered.push(wait);
     }
 }

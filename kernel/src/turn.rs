@@ -261,7 +261,12 @@ impl Core {
                 wait.set_timer(self.timers.borrow_mut().arm(*until, Due::Wait(id)));
             }
             Trap::Wait(queue) => waits.enqueue(queue.first(), id),
-            Trap::Readable(source) => self.wait_for_source(id, &source.0, READ)?,
+            Trap::Readable(source) => {
+                self.wait_for_source(id, &source.0, READ)?;
+                if source.is_in_doubt() {
+                    self.reactor.wait_in_doubt(&source.0);
+                }
+            }
             Trap::Writable(source) => self.wait_for_source(id, &source.0, WRITE)?,
             Trap::Join(task) => match self.tasks.borrow().get(*task) {
                 None => return Break(Ok(())), // it has ended
@@ -289,7 +294,7 @@ impl Core {
         source: &Source,
         direction: usize,
     ) -> ControlFlow<Answer> {
-        if source.is_ready(direction) {
+        if source.is_ready(direction) && !source.is_in_doubt(direction) {
             return Break(Ok(()));
         }
         if !source.is_of(self) {
@@ -364,7 +369,8 @@ impl Core {
             || !self.to_wake.borrow().is_empty()
             || !self.notes.borrow().is_empty()
             || self.pool.looks_for_results();
-        let timeout = if busy {
+        let doubts = self.reactor.has_doubts();
+        let timeout = if busy || doubts {
             Some(Duration::ZERO)
         } else {
             self.time_to_sleep()
@@ -382,8 +388,12 @@ impl Core {
             // epoll_wait fails only for reasons that are bugs (a bad descriptor or address).
             panic!("kernel: waiting for events failed: {e}");
         }
+        if doubts {
+            let idle = !busy && answered.is_empty();
+            self.reactor.settle_doubts(idle, &mut answered);
+        }
         self.shared.wake_up();
-        let idle = timeout == Some(Duration::ZERO) && !busy && answered.is_empty();
+        let idle = timeout == Some(Duration::ZERO) && !busy && !doubts && answered.is_empty();
         answered
             .drain(..)
             .for_each(|wait| self.answer(wait, Ok(())));

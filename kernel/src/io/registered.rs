@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::Error,
-    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe},
+    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe, may_go_on},
 };
 
 /// A registered, non-blocking descriptor. All methods take `&self`, so that one task may read
@@ -119,13 +119,24 @@ impl<S> Io<S> {
         self.registration.source.distrust_short(direction);
     }
 
+    /// Learns from what a byte stream gave to a buffer of this length.
+    fn learn(&self, n: usize, len: usize) {
+        match n {
+            0 => {}
+            _ if n < len => self.drained(READ),
+            _ => self.registration.source.filled(),
+        }
+    }
+
     /// Repeats an operation until it does not say `WouldBlock`.
     pub(crate) async fn until_done<T>(
         &self,
         direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             match self.attempt(direction, &mut operation) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready(direction).await?,
@@ -144,22 +155,36 @@ where
 {
     fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read(buf))?;
-        if n > 0 && n < buf.len() {
-            self.drained(READ);
-        }
+        self.learn(n, buf.len());
         Ok(n)
     }
 
     fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let n = self.attempt(READ, |mut s| s.read_vectored(bufs))?;
-        if n > 0 && n < bufs.iter().take(MOST_PARTS).map(|b| b.len()).sum() {
-            self.drained(READ);
-        }
+        let offered = bufs.iter().take(MOST_PARTS).map(|b| b.len()).sum();
+        self.learn(n, offered);
         Ok(n)
     }
 
     fn when_readable(&self) -> Trap {
         self.registration.source.trap(READ)
+    }
+
+    async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if !may_go_on() {
+            breathe().await?;
+        }
+        let source = &self.registration.source;
+        loop {
+            // Where there is probably nothing left, an event comes first.
+            if source.is_ready(READ) && !source.is_in_doubt() {
+                match self.try_read(buf) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+            }
+            ask(source.trap(READ)).await?;
+        }
     }
 }
 
@@ -324,6 +349,10 @@ macro_rules! byte_stream_traits {
 
             fn when_readable(&self) -> crate::Trap {
                 self.io.when_readable()
+            }
+
+            async fn read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+                self.io.read(buf).await
             }
         }
 

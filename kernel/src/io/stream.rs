@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::trap::{Trap, ask, breathe};
+use crate::trap::{Trap, ask, breathe, may_go_on};
 
 /// What bytes can be read from.
 ///
@@ -41,7 +41,9 @@ pub trait Read {
     /// # Errors
     /// The stream's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io)).
     async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             match self.try_read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -54,7 +56,9 @@ pub trait Read {
 
     /// As [`read`](Read::read), into several buffers.
     async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             match self.try_read_vectored(bufs) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -124,7 +128,9 @@ pub trait Write {
     /// # Errors
     /// The stream's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io)).
     async fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             match self.try_write(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -137,7 +143,9 @@ pub trait Write {
 
     /// As [`write`](Write::write), from several buffers.
     async fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        breathe().await?;
+        if !may_go_on() {
+            breathe().await?;
+        }
         loop {
             match self.try_write_vectored(bufs) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -158,9 +166,16 @@ pub trait Write {
     /// As [`write`](Write::write); `WriteZero` if the stream takes nothing more.
     async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            match self.write(buf).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => buf = &buf[n..],
+            if !may_go_on() {
+                breathe().await?;
+            }
+            match self.try_write(buf) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => buf = &buf[n..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ask(self.when_writable()).await?
+                }
+                Err(e) => return Err(e),
             }
         }
         Ok(())

@@ -67,7 +67,8 @@ impl Registered {
         Core::current_ref(|core| core.reactor.register(&core.me, fd, ready)).map(Registered)
     }
 
-    /// True if it is believed to be ready: a trap would be answered at once.
+    /// True if it is believed to be ready: a trap would be answered at once, unless it is
+    /// [in doubt](Registered::is_in_doubt).
     #[inline]
     pub fn is_ready(&self, direction: Direction) -> bool {
         self.0.is_ready(direction as usize)
@@ -92,6 +93,20 @@ impl Registered {
     /// may carry descriptors) and terminals do not; and of all that was asked of the system, which takes 1024 slices at most.
     pub fn clear_after_short(&self, direction: Direction) {
         self.0.clear_after_short(direction as usize);
+    }
+
+    /// A byte stream filled the buffer, so there may be more. Where there was none for several times,
+    /// the source is [in doubt](Registered::is_in_doubt).
+    pub fn filled(&self) {
+        self.0.maybe_more();
+    }
+
+    /// True if the last read left open whether there is more, and such reads have lately left
+    /// nothing. To try would probably say `WouldBlock`; a trap is answered by what comes next, or
+    /// in the next turns of the loop, to try then.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.is_in_doubt(READ as usize)
     }
 
     /// Has readiness last until the system says `WouldBlock`.

@@ -7,12 +7,14 @@
 //! Builds with debug assertions keep none, so that a sanitizer sees every use of a dead task.
 
 use std::{
-    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    alloc::{Layout, LayoutError, alloc, dealloc, handle_alloc_error},
     ptr::NonNull,
 };
 
-/// Sizes are rounded up to this, as `malloc` does it too; in bytes.
+/// Sizes are rounded up to so many grains, and a rest: as `malloc` does it, which keeps its own word
+/// before each block. In bytes.
 const GRAIN: usize = 16;
+const REST: usize = 8;
 /// Larger ones than this many grains are not kept.
 const CLASSES: usize = 32;
 /// How many blocks of one size are kept.
@@ -26,14 +28,15 @@ pub(crate) struct Blocks {
 
 /// The layout that a block for this layout has, and its class if it may be kept.
 const fn class(of: Layout) -> (Layout, Option<usize>) {
-    let grains = of.size().div_ceil(GRAIN);
-    if of.align() > GRAIN || grains == 0 || grains > CLASSES {
-        return (of, None);
+    let class = of.size().saturating_sub(REST).div_ceil(GRAIN);
+    match layout(class) {
+        Ok(layout) if of.align() <= GRAIN && class < CLASSES => (layout, Some(class)),
+        _ => (of, None),
     }
-    match Layout::from_size_align(grains * GRAIN, GRAIN) {
-        Ok(layout) => (layout, Some(grains - 1)),
-        Err(_) => (of, None),
-    }
+}
+
+const fn layout(class: usize) -> Result<Layout, LayoutError> {
+    Layout::from_size_align(class * GRAIN + REST, GRAIN)
 }
 
 impl Blocks {
@@ -88,8 +91,7 @@ pub(crate) unsafe fn free<T>(block: NonNull<T>) {
 impl Drop for Blocks {
     fn drop(&mut self) {
         for (class, blocks) in self.free.iter_mut().enumerate() {
-            let size = (class + 1) * GRAIN;
-            let layout = Layout::from_size_align(size, GRAIN).expect("as in `class`");
+            let layout = layout(class).expect("as in `class`");
             for block in blocks.drain(..) {
                 // SAFETY: all blocks of this class were allocated with this layout.
                 unsafe { dealloc(block.as_ptr(), layout) }
@@ -106,15 +108,15 @@ mod tests {
     fn a_block_is_used_again_by_types_of_its_size_only() {
         let mut blocks = Blocks::new();
         blocks.kept = 1;
-        let (one, other) = (blocks.take::<[u64; 6]>(), blocks.take::<[u64; 6]>());
+        let (one, other) = (blocks.take::<[u64; 5]>(), blocks.take::<[u64; 5]>());
         // SAFETY: each block goes back, or is freed, with a type of the size it was taken for.
         unsafe {
             assert!(blocks.keep(one));
             assert!(!blocks.keep(other));
             free(other);
-            let larger = blocks.take::<[u64; 7]>();
+            let larger = blocks.take::<[u64; 6]>();
             assert_ne!(larger.cast(), one);
-            let again = blocks.take::<[u8; 41]>();
+            let again = blocks.take::<[u8; 33]>();
             assert_eq!(again.cast(), one);
             free(again);
             free(larger);

@@ -1,7 +1,8 @@
 //! Cancellation and timeouts, as the kernel delivers them.
 //!
-//! Both come as errors at a trap: to the waits that are pending now, else to the next trap. A
-//! cancellation knows the task, a timeout the scope; a shield on the way stops either.
+//! Both come as errors at a trap: to all the waits that are pending, or, if the task is about to run,
+//! will be after that; else to the next trap. A cancellation knows the task, a timeout the scope; a
+//! shield on the way stops either.
 
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,10 @@ use crate::{
 const LONG_NS: u64 = 100_000_000;
 
 impl Core {
-    /// True if the task now polled has no cancellation to come, and polls under no timeout and
-    /// no shield.
+    /// True if the task now polled was not cancelled, and polls under no timeout and no shield.
     #[inline(always)]
     pub(crate) fn is_undisturbed(&self) -> bool {
-        !self.cancel_pending.get() && self.scope.get() == NONE
+        !self.cancelled.get() && self.scope.get() == NONE
     }
 
     /// What a trap has to come back with instead of waiting, if anything.
@@ -36,12 +36,13 @@ impl Core {
 
     fn look_for_interruption(&self) -> Option<Error> {
         let scope = self.scope.get();
-        if self.cancel_pending.get() && !self.scopes.borrow().is_shielded(scope) {
-            self.cancel_pending.set(false);
+        if self.cancelled.get() && !self.scopes.borrow().is_shielded(scope) {
             let task = self.current_task();
-            task.set_cancellation(Cancellation::Delivered);
-            self.switch_timeouts_off(scope);
-            return Some(Error::Cancelled);
+            if task.cancellation() == Cancellation::Pending && !task.record.make_rare().late.get() {
+                task.set_cancellation(Cancellation::Delivered);
+                self.switch_timeouts_off(scope);
+                return Some(Error::Cancelled);
+            }
         }
         match scope {
             NONE => None,
@@ -52,6 +53,35 @@ impl Core {
                 Some(error)
             }
         }
+    }
+
+    /// What somebody has to be told who yielded after the interruption of number `asked`, because
+    /// another has come since. (Waits are found and answered; who yields stands in no table.)
+    pub(crate) fn missed(&self, asked: u64) -> Option<Error> {
+        if self.interruptions.get() == asked {
+            return None;
+        }
+        let scope = self.scope.get();
+        if self.cancelled.get()
+            && self.current_task().record.make_rare().told_at.get() > asked
+            && !self.scopes.borrow().is_shielded(scope)
+        {
+            self.switch_timeouts_off(scope);
+            return Some(Error::Cancelled);
+        }
+        self.scopes.borrow_mut().deliver_missed(scope, asked)
+    }
+
+    fn next_interruption(&self) -> u64 {
+        let number = self.interruptions.get() + 1;
+        self.interruptions.set(number);
+        number
+    }
+
+    /// True if this task will run, or may find answers when it does: then a part of it that was
+    /// answered, or never waits, would not be among its waits, and miss what these are told now.
+    fn is_about_to_run(&self, task: &Task) -> bool {
+        task.is_queued() || !self.to_wake.borrow().is_empty()
     }
 
     /// False if a task tries to cancel itself.
@@ -67,7 +97,12 @@ impl Core {
                 let timer = self.timers.borrow_mut().arm(end, due);
                 task.record.make_rare().budget.set(Some(timer));
                 task.set_cancellation(Cancellation::Pending);
-                self.deliver_cancellation(task);
+                if self.is_about_to_run(task) {
+                    task.record.make_rare().late.set(true);
+                    self.make_ready(task.clone());
+                } else {
+                    self.deliver_cancellation(task);
+                }
             }
             Cancellation::Pending | Cancellation::Delivered => self.cancel_hard(task),
             Cancellation::Hard => {}
@@ -75,8 +110,17 @@ impl Core {
         true
     }
 
+    /// The step is over before which the task was cancelled.
+    pub(crate) fn deliver_if_late(&self, task: &Task) {
+        if task.record.make_rare().late.take() {
+            self.deliver_cancellation(task);
+        }
+    }
+
     /// Answers every wait of the task that stands under no shield.
-    pub(crate) fn deliver_cancellation(&self, task: &Task) {
+    fn deliver_cancellation(&self, task: &Task) {
+        let number = self.next_interruption();
+        task.record.make_rare().told_at.set(number);
         for wait in self.waits_of(task) {
             let scope = self.waits.borrow().get(wait).scope;
             if !self.scopes.borrow().is_shielded(scope) {
@@ -97,6 +141,47 @@ impl Core {
             }
             scope = around;
         }
+    }
+
+    /// A deadline has passed. If its task is about to run, it expires only after that; true if so.
+    pub(crate) fn postpone_expiry(&self, id: u32) -> bool {
+        let mut scopes = self.scopes.borrow_mut();
+        let late = (scopes.passed_in(id)).is_some_and(|task| self.is_about_to_run(task));
+        if late {
+            let task = scopes.postpone(id);
+            match scopes.take_waker(id) {
+                Some(waker) => self.wake_later(waker),
+                None => task.into_iter().for_each(|task| self.make_ready(task)),
+            }
+        }
+        late
+    }
+
+    /// The deadline of a timeout that was opened now has passed before.
+    #[cold]
+    pub(crate) fn let_pass(&self, id: u32) {
+        self.move_deadline(id, None);
+        self.scopes.borrow_mut().postpone(id);
+    }
+
+    /// Notes that a deadline, or the budget after it, has passed; gives the task.
+    pub(crate) fn expire_scope(&self, id: u32) -> Option<Task> {
+        let number = self.next_interruption();
+        self.scopes.borrow_mut().expire(id, number)
+    }
+
+    /// A scope was polled, and its future is pending. Its deadline may have passed before that: then
+    /// whatever waits below it is told now.
+    #[cold]
+    pub(crate) fn expire_late(&self, id: u32) -> bool {
+        if !self.scopes.borrow().is_late(id) {
+            return false;
+        }
+        if let Some(task) = self.expire_scope(id) {
+            self.deliver_timeouts(&task);
+            self.follow_up(id, task, self.clock.now());
+        }
+        true
     }
 
     /// Answers the waits of a task to which an expired timeout is due.

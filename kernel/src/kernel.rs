@@ -86,8 +86,10 @@ pub(crate) struct Core {
     // The task being polled.
     pub(crate) current: Held<Option<Task>>,
     pub(crate) scope: Cell<u32>,
-    /// Its cancellation is pending: the next trap has to look.
-    pub(crate) cancel_pending: Cell<bool>,
+    /// It was cancelled: the next trap has to look whether it was told.
+    pub(crate) cancelled: Cell<bool>,
+    /// The number of the last cancellation or expiry that was delivered to anybody.
+    pub(crate) interruptions: Cell<u64>,
     pub(crate) operations: Cell<u32>,
     pub(crate) lent: Lent,
     /// The data pointer of the waker lent to it: how a leaf knows the kernel's own.
@@ -370,7 +372,8 @@ impl Core {
             dying: Held::default(),
             current: Held::default(),
             scope: Cell::new(NONE),
-            cancel_pending: Cell::new(false),
+            cancelled: Cell::new(false),
+            interruptions: Cell::new(1),
             operations: Cell::new(0),
             lent: Lent {
                 shared: shared.clone(),

@@ -10,6 +10,16 @@ use std::{collections::HashMap, task::Waker};
 
 use crate::{cell::Task, error::Error, places::Places, timer::TimerKey, trap::Verdict, wait::NONE};
 
+/// How far the deadline of a timeout has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deadline {
+    ToCome,
+    /// It has passed while the task was about to run: it expires at the end of the next poll, when
+    /// every part of the future below stands where it can be told.
+    Late,
+    Expired,
+}
+
 /// One timeout or shield.
 struct Scope {
     parent: u32,
@@ -17,8 +27,9 @@ struct Scope {
     task: Option<Task>,
     shield: bool,
     timer: Option<TimerKey>,
-    /// The deadline has passed.
-    expired: bool,
+    deadline: Deadline,
+    /// The number of the interruption that its expiry was, once it has expired.
+    told_at: u64,
     /// The expiry was answered to a wait, so it is not answered again.
     delivered: bool,
     /// The time for cleaning up after the expiry is over too.
@@ -28,6 +39,13 @@ struct Scope {
     /// How many shields stand inside, at any depth.
     shields: u32,
     verdict: Option<Verdict>,
+}
+
+impl Scope {
+    /// It has expired, and nobody was told.
+    fn is_undelivered(&self) -> bool {
+        self.deadline == Deadline::Expired && !self.delivered
+    }
 }
 
 /// All open scopes of a kernel.
@@ -65,7 +83,8 @@ impl Scopes {
             task: Some(task),
             shield,
             timer: None,
-            expired: false,
+            deadline: Deadline::ToCome,
+            told_at: 0,
             delivered: false,
             overdue: false,
             children: 0,
@@ -78,18 +97,22 @@ impl Scopes {
         self.places[id].timer = Some(timer);
     }
 
-    /// The timer of a timeout that has not passed yet, if it has one; nothing for others.
+    /// Unsets the deadline of a timeout that has not expired, and gives its timer, if it has one;
+    /// nothing for others.
     pub(crate) fn take_timer_to_come(&mut self, id: u32) -> Option<Option<TimerKey>> {
         let scope = &mut self.places[id];
-        let may_pass = !scope.shield && !scope.expired;
-        may_pass.then(|| scope.timer.take())
+        let may_pass = !scope.shield && scope.deadline != Deadline::Expired;
+        may_pass.then(|| {
+            scope.deadline = Deadline::ToCome;
+            scope.timer.take()
+        })
     }
 
     /// Closes a scope; gives its task, its timer, and the scope around it.
     #[inline]
     pub(crate) fn close(&mut self, id: u32) -> (Option<Task>, Option<TimerKey>, u32) {
         let scope = &mut self.places[id];
-        if scope.expired && !scope.delivered {
+        if scope.is_undelivered() {
             self.undelivered -= 1;
         }
         let (parent, children, shield) = (scope.parent, scope.children, scope.shield);
@@ -144,25 +167,63 @@ impl Scopes {
         self.places[id].shield
     }
 
-    /// Notes that a deadline has passed or, the second time, the budget for cleaning up after it;
-    /// gives the task whose waits may have to be answered.
-    pub(crate) fn expire(&mut self, id: u32) -> Option<Task> {
+    /// Notes that a deadline has passed, as the interruption of this number, or, the second time,
+    /// that the budget for cleaning up after it has; gives the task whose waits may have to be
+    /// answered.
+    pub(crate) fn expire(&mut self, id: u32, number: u64) -> Option<Task> {
         let scope = &mut self.places[id];
         scope.timer = None;
-        if scope.expired {
+        if scope.deadline == Deadline::Expired {
             scope.overdue = true;
         } else {
-            scope.expired = true;
+            scope.deadline = Deadline::Expired;
+            scope.told_at = number;
             self.undelivered += 1;
         }
         scope.task.clone()
+    }
+
+    /// A deadline has passed: has it expire only at the end of the next poll. Gives the task.
+    pub(crate) fn postpone(&mut self, id: u32) -> Option<Task> {
+        let scope = &mut self.places[id];
+        scope.timer = None;
+        scope.deadline = Deadline::Late;
+        scope.task.clone()
+    }
+
+    /// The task of a timeout whose deadline has passed this moment, or nothing if that is its
+    /// budget for cleaning up.
+    pub(crate) fn passed_in(&self, id: u32) -> Option<&Task> {
+        let scope = &self.places[id];
+        match scope.deadline {
+            Deadline::Expired => None,
+            Deadline::ToCome | Deadline::Late => scope.task.as_ref(),
+        }
+    }
+
+    /// True if it is to expire now that it was polled; one further out comes first.
+    pub(crate) fn is_late(&self, id: u32) -> bool {
+        let late = |id: u32| self.places[id].deadline == Deadline::Late;
+        let mut outer = self.places[id].parent;
+        late(id) && {
+            while outer != NONE && !self.places[outer].shield && !late(outer) {
+                outer = self.places[outer].parent;
+            }
+            outer == NONE || self.places[outer].shield
+        }
+    }
+
+    /// True if there is anything to do after a poll.
+    #[inline]
+    pub(crate) fn has_passed(&self, id: u32) -> bool {
+        self.places[id].deadline != Deadline::ToCome
     }
 
     /// True if the deadline has passed and the future below either was not told, for it waits in
     /// no trap, or was told and has had its time to clean up.
     pub(crate) fn may_be_given_up(&self, id: u32) -> bool {
         let scope = &self.places[id];
-        scope.expired && (!scope.delivered || scope.overdue)
+        scope.is_undelivered() || scope.overdue
     }
 
     pub(crate) fn is_overdue(&self, id: u32) -> bool {
@@ -172,11 +233,14 @@ impl Scopes {
     /// Switches a timeout off; gives its timer, and the scope around it.
     pub(crate) fn disarm(&mut self, id: u32) -> (Option<TimerKey>, u32) {
         let scope = &mut self.places[id];
-        if scope.expired && !scope.delivered {
-            scope.delivered = true;
+        if scope.is_undelivered() {
             self.undelivered -= 1;
         }
-        scope.overdue = false;
+        if scope.deadline != Deadline::ToCome {
+            scope.deadline = Deadline::Expired;
+            scope.delivered = true;
+        }
+        (scope.told_at, scope.overdue) = (0, false);
         (scope.timer.take(), scope.parent)
     }
 
@@ -236,44 +300,50 @@ impl Scopes {
         if self.undelivered == 0 {
             return None;
         }
-        let mut owner = NONE;
-        let mut id = inner;
-        while id != NONE {
-            let scope = &self.places[id];
-            if scope.shield {
-                break;
+        let owner = self.outermost(inner, Scope::is_undelivered)?;
+        Some(self.blame(inner, owner))
+    }
+
+    /// The same for one that yielded in scope `inner` before an interruption that others have been
+    /// told of since: `asked` is the number of the last one before.
+    pub(crate) fn deliver_missed(&mut self, inner: u32, asked: u64) -> Option<Error> {
+        let owner = self.outermost(inner, |scope| scope.told_at > asked)?;
+        Some(self.blame(inner, owner))
+    }
+
+    /// The outermost of those, from `inner` to the first shield.
+    fn outermost(&self, inner: u32, is: impl Fn(&Scope) -> bool) -> Option<u32> {
+        let (mut owner, mut id) = (None, inner);
+        while id != NONE && !self.places[id].shield {
+            if is(&self.places[id]) {
+                owner = Some(id);
             }
-            if scope.expired && !scope.delivered {
-                owner = id;
-            }
-            id = scope.parent;
+            id = self.places[id].parent;
         }
-        if owner == NONE {
-            return None;
-        }
+        owner
+    }
+
+    /// Notes from `inner` outward whose deadline it was; gives what is told.
+    fn blame(&mut self, inner: u32, owner: u32) -> Error {
         let mut id = inner;
-        loop {
+        while id != owner {
             let scope = &mut self.places[id];
-            scope.verdict = Some(if id == owner {
-                Verdict::Mine
-            } else {
-                Verdict::Outer
-            });
-            if scope.expired && !scope.delivered && id != owner {
-                // Overtaken by the outer one: it has nothing left to deliver.
-                scope.delivered = true;
+            scope.verdict = Some(Verdict::Outer);
+            if scope.is_undelivered() {
                 self.undelivered -= 1;
             }
-            if id == owner {
-                break;
+            if scope.deadline != Deadline::ToCome {
+                // Overtaken by the outer one: it has nothing left to deliver.
+                scope.deadline = Deadline::Expired;
+                scope.delivered = true;
             }
             id = scope.parent;
         }
-        Some(if inner == owner {
-            Error::TaskTimeout
-        } else {
-            Error::TimeoutCancellation
-        })
+        self.places[owner].verdict = Some(Verdict::Mine);
+        match inner == owner {
+            true => Error::TaskTimeout,
+            false => Error::TimeoutCancellation,
+        }
     }
 
     /// Settles that the owners of this turn's deliveries have delivered. Kept apart from
@@ -282,7 +352,7 @@ impl Scopes {
         let mut id = inner;
         while id != NONE {
             let scope = &mut self.places[id];
-            if scope.verdict == Some(Verdict::Mine) && scope.expired && !scope.delivered {
+            if scope.verdict == Some(Verdict::Mine) && scope.is_undelivered() {
                 scope.delivered = true;
                 self.undelivered -= 1;
             }

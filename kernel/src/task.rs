@@ -72,7 +72,8 @@ impl fmt::Debug for TaskId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancellation {
     None,
-    /// Asked for, not yet delivered: the task's next trap outside a shield comes back with it.
+    /// Asked for, not yet delivered: at the end of the next step (see [`Rare::late`]), or else the
+    /// task's next trap outside a shield comes back with it.
     Pending,
     /// Delivered: the task cleans up.
     Delivered,
@@ -101,6 +102,11 @@ pub(crate) struct Rare {
     pub(crate) daemon: Cell<bool>,
     /// Shields now open in it.
     pub(crate) shields: Cell<u32>,
+    /// It was cancelled while it was about to run: it is told at the end of its next step, when all
+    /// that it waits for stands where it can be told.
+    pub(crate) late: Cell<bool>,
+    /// The number of the interruption that its cancellation was, once delivered.
+    pub(crate) told_at: Cell<u64>,
     /// The end of the cleanup budget, once cancelled.
     pub(crate) budget: Cell<Option<TimerKey>>,
     /// The real waker, once foreign code has cloned one.
@@ -351,11 +357,12 @@ pub(crate) fn report_panic(record: &Record, text: &str) {
 /// Cancels a task by its id: at this call, not at the await. Awaiting what it returns waits for
 /// the task's end.
 ///
-/// The cancellation is delivered once, as [`Error::Cancelled`], to every wait of the task that is
-/// pending, else to its next trap. From then on its traps work again, so that it can clean up,
-/// for the cleanup budget (5 seconds, [`Builder::cleanup_budget`](crate::Builder)); after that,
-/// or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is left
-/// alone until the shield ends. Cancelling a task that has ended does nothing.
+/// The cancellation is delivered once, as [`Error::Cancelled`], to everything in which the task
+/// waits (every branch of a `join!`): now, or, if it is just about to run, when it waits again. If
+/// that is nowhere, its next trap comes back with it. From then on its traps work again, so that it
+/// can clean up, for the cleanup budget (5 seconds, [`Builder::cleanup_budget`](crate::Builder));
+/// after that, or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is
+/// left alone until the shield ends. Cancelling a task that has ended does nothing.
 pub fn cancel(id: TaskId) -> Cancel {
     let task = Core::with_current(|core| core.task(id)).flatten();
     Cancel::of(task.as_ref())

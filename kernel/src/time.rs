@@ -106,8 +106,8 @@ where
     scoped(future, Limit::After(duration), Ended::judge)
 }
 
-/// As [`timeout_after`], with a moment on the kernel's clock; one that has passed gives the future
-/// up at its first wait.
+/// As [`timeout_after`], with a moment on the kernel's clock; one that has passed is told to the
+/// future as soon as it waits, or yields.
 pub fn timeout_at<T, E>(
     deadline: Instant,
     future: impl Future<Output = Result<T, E>>,

@@ -107,13 +107,14 @@ pub fn ask(trap: Trap) -> Ask {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Yield {
-    asked: bool,
+    /// The number of the last interruption before it was asked; 0 until then.
+    asked: u64,
 }
 
 impl Yield {
     #[inline]
     pub(crate) fn new() -> Yield {
-        Yield { asked: false }
+        Yield { asked: 0 }
     }
 }
 
@@ -125,13 +126,13 @@ impl Future for Yield {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Core::with_current(|core| match self.asked {
             _ if !core.is_undisturbed() => None,
-            true => Some(Poll::Ready(Ok(()))),
-            false if core.is_own_waker(cx.waker()) => {
+            0 if core.is_own_waker(cx.waker()) => {
                 core.left.add(Left::YIELDED);
-                self.asked = true;
+                self.asked = core.interruptions.get();
                 Some(Poll::Pending)
             }
-            false => None,
+            0 => None,
+            _ => Some(Poll::Ready(Ok(()))),
         })
         .flatten()
         .unwrap_or_else(|| self.ask_again(cx))
@@ -142,15 +143,18 @@ impl Yield {
     #[cold]
     #[inline(never)]
     fn ask_again(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let asked = std::mem::replace(&mut self.asked, true);
-        if let Some(error) = Core::current_ref(Core::interruption) {
-            return Poll::Ready(Err(error));
+        let told = Core::current_ref(|core| {
+            let before = std::mem::replace(&mut self.asked, core.interruptions.get());
+            match (core.interruption(), before) {
+                (Some(error), _) => Poll::Ready(Err(error)),
+                (None, 0) => Poll::Pending,
+                (None, before) => Poll::Ready(core.missed(before).map_or(Ok(()), Err)),
+            }
+        });
+        if told.is_pending() {
+            cx.waker().wake_by_ref();
         }
-        if asked {
-            return Poll::Ready(Ok(()));
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        told
     }
 }
 

@@ -197,21 +197,26 @@ impl Core {
         if !task.is_parked() || cancellation == Cancellation::Hard && !task.record.is_shielded() {
             return None;
         }
-        self.cancel_pending
-            .set(cancellation == Cancellation::Pending);
+        self.cancelled.set(matches!(
+            cancellation,
+            Cancellation::Pending | Cancellation::Delivered
+        ));
         if let Some(watch) = &self.watch {
             self.left.add(Left::WATCHED);
             watch.running(task);
         }
         let polled = self.poll_with_its_waker(task);
         self.end_unusual(task);
+        if polled.is_pending() && task.cancellation() == Cancellation::Pending {
+            self.deliver_if_late(task);
+        }
         Some(polled)
     }
 
     /// What a poll that was not as usual has changed, and the next finds as usual again.
     fn end_unusual(&self, task: &Task) {
         self.lent_data.set(self.lent.data());
-        self.cancel_pending.set(false);
+        self.cancelled.set(false);
         if let Some(watch) = &self.watch {
             watch.leave(task);
         }
@@ -315,15 +320,6 @@ impl Core {
         let now = self.clock.now();
         let mut due = self.due.take();
         self.timers.borrow_mut().expire(now, &mut due);
-        // First note all scopes that have expired, so that the outermost is found whichever of
-        // them the timers named first.
-        let mut expired: Vec<(u32, Task)> = Vec::new();
-        for due in &due {
-            if let Due::Scope(scope) = due {
-                let task = self.scopes.borrow_mut().expire(*scope);
-                expired.extend(task.map(|task| (*scope, task)));
-            }
-        }
         for n in 0..due.len() {
             self.fetch_ahead(&due[n..]);
             match due[n] {
@@ -332,7 +328,17 @@ impl Core {
                 Due::Scope(_) => {}
             }
         }
-        due.clear();
+        // First note all scopes that have expired, so that the outermost is found whichever of
+        // them the timers named first.
+        let mut expired: Vec<(u32, Task)> = Vec::new();
+        for due in due.drain(..) {
+            if let Due::Scope(scope) = due
+                && !self.postpone_expiry(scope)
+            {
+                let task = self.expire_scope(scope);
+                expired.extend(task.map(|task| (scope, task)));
+            }
+        }
         expired
             .iter()
             .for_each(|(_, task)| self.deliver_timeouts(task));

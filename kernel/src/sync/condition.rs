@@ -34,15 +34,6 @@ impl Condition {
     /// # Errors
     /// Cancellation and timeouts; the lock is then free.
     pub async fn wait<'a, T>(&self, guard: LockGuard<'a, T>) -> Result<LockGuard<'a, T>, Error> {
-        /// A notification that was heard, and is passed on if the lock is not taken.
-        struct Heard<'a>(Option<&'a WaitQueue>);
-        impl Drop for Heard<'_> {
-            fn drop(&mut self) {
-                if let Some(queue) = self.0 {
-                    queue.wake(1);
-                }
-            }
-        }
         let lock = guard.lock();
         drop(guard);
         wait_for_one(&self.queue).await?;
@@ -88,5 +79,16 @@ impl Condition {
 impl Default for Condition {
     fn default() -> Condition {
         Condition::new()
+    }
+}
+
+/// A notification that was heard, and is passed on if the lock is not taken.
+struct Heard<'a>(Option<&'a WaitQueue>);
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0 {
+            queue.wake(1);
+        }
     }
 }

@@ -85,18 +85,30 @@ impl Scope {
     /// Outside a task.
     #[inline]
     pub fn after(duration: Duration) -> Scope {
-        Core::current_ref(|core| Scope::open(core, Some(core.end_of_timeout(duration))))
+        Core::current_ref(|core| {
+            let scope = Scope::open(core, Some(core.end_of_timeout(duration)));
+            if duration.is_zero() {
+                core.let_pass(scope.id);
+            }
+            scope
+        })
     }
 
-    /// Sets a timeout that passes at this moment on the kernel's clock.
+    /// Sets a timeout that passes at this moment on the kernel's clock. One that has passed is told
+    /// to whatever waits, or yields, at the end of the first poll.
     ///
     /// # Panics
     /// Outside a task.
     #[inline]
     pub fn at(deadline: Instant) -> Scope {
         Core::current_ref(|core| {
+            let passed = deadline <= core.clock.now();
             let deadline = core.timers.borrow().ns(deadline);
-            Scope::open(core, Some(deadline))
+            let scope = Scope::open(core, Some(deadline));
+            if passed {
+                core.let_pass(scope.id);
+            }
+            scope
         })
     }
 
@@ -118,7 +130,7 @@ impl Scope {
     }
 
     /// Moves the deadline; without one, the scope has none until one is set again. Gives false, and
-    /// does nothing, if it has passed already, or if this is a shield.
+    /// does nothing, if it has passed and was told to what is below, or if this is a shield.
     ///
     /// # Panics
     /// Outside the run of the kernel in which the scope was opened.
@@ -197,6 +209,9 @@ impl Scope {
     fn give_up(&self, core: &Core, waker: &Waker) -> Option<Verdict> {
         if !core.is_own_waker(waker) {
             self.note_waker(core, waker);
+        }
+        if !core.scopes.borrow().has_passed(self.id) || core.expire_late(self.id) {
+            return None; // what is below comes first
         }
         core.scopes.borrow_mut().give_up(self.id)
     }

@@ -246,6 +246,20 @@ impl Core {
         self.dying.borrow_mut().push(task.clone());
     }
 
+    /// True if a shield keeps this task from being dropped. One that nothing can wake any more is
+    /// kept by none: what is shielded is stuck, or was moved out of it and put aside.
+    pub(crate) fn is_held(&self, task: &Task) -> bool {
+        task.record.is_shielded() && self.can_be_woken(task)
+    }
+
+    fn can_be_woken(&self, task: &Task) -> bool {
+        let record = &task.record;
+        task.is_queued()
+            || record.waits.get() != NONE
+            || record.rare().is_some_and(|rare| rare.waker.get().is_some())
+            || self.scopes.borrow().has_timer(task)
+    }
+
     /// When a timeout of this length, opened now, passes: in nanoseconds since the timers' base.
     #[inline]
     pub(crate) fn end_of_timeout(&self, length: Duration) -> u64 {

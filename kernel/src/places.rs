@@ -63,6 +63,11 @@ impl<T> Places<T> {
     }
 
     /// All items, also those of numbers that were given back.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.items.iter()
+    }
+
+    /// The same, to be changed.
     pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
         self.items.iter_mut()
     }

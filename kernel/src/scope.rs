@@ -131,6 +131,13 @@ impl Scopes {
         closed
     }
 
+    /// True if a deadline is to come for a scope of this task. Searches among all.
+    pub(crate) fn has_timer(&self, task: &Task) -> bool {
+        let of_it = |scope: &Scope| scope.task.as_ref().is_some_and(|own| own.is(task));
+        let mut places = self.places.iter();
+        places.any(|scope| scope.timer.is_some() && of_it(scope))
+    }
+
     /// True if the scope stands where it is polled now.
     #[inline]
     pub(crate) fn stands_in(&self, id: u32, parent: u32, task: &Task) -> bool {

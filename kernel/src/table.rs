@@ -212,7 +212,7 @@ impl Core {
             let Some(task) = self.dying.borrow_mut().pop() else {
                 return;
             };
-            if task.is_parked() && !task.record.is_shielded() {
+            if task.is_parked() && !self.is_held(&task) {
                 if let Some(watch) = &self.watch {
                     watch.enter(&task);
                 }

@@ -142,7 +142,9 @@ where
 /// at the first trap after it. Timeouts opened inside work.
 ///
 /// For the few steps that must not be torn apart. A shield always wins, also against a second
-/// cancel and the end of the cleanup budget, so keep it short.
+/// cancel and the end of the cleanup budget, so keep it short. Only a task that nothing can wake any
+/// more is dropped all the same: its shield holds something that is stuck, or that was moved out
+/// of it and put aside.
 ///
 /// # Cancellation
 /// Put off until its end. Dropping it (as the loser of a `select!`, say) drops what is inside.

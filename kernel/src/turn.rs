@@ -207,8 +207,12 @@ impl Core {
         }
         let polled = self.poll_with_its_waker(task);
         self.end_unusual(task);
-        if polled.is_pending() && task.cancellation() == Cancellation::Pending {
-            self.deliver_if_late(task);
+        if polled.is_pending() {
+            match task.cancellation() {
+                Cancellation::Pending => self.deliver_if_late(task),
+                Cancellation::Hard => self.dying.borrow_mut().push(task.clone()),
+                Cancellation::None | Cancellation::Delivered => {}
+            }
         }
         Some(polled)
     }

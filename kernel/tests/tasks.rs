@@ -195,6 +195,39 @@ fn a_shield_wins_over_a_second_cancel_too() {
     });
 }
 
+/// What is under a shield but can never go on: stuck, or moved out of its task and put aside.
+#[test]
+fn a_shield_keeps_no_task_that_nothing_can_wake() {
+    virtual_run(async {
+        let start = kernel::now();
+        let put_aside = Rc::new(RefCell::new(None));
+        let aside = put_aside.clone();
+        let moved = spawn(async move {
+            let mut shielded = Box::pin(kernel::shield(sleep(SECOND)));
+            assert!(futures::poll!(&mut shielded).is_pending());
+            aside.replace(Some(shielded));
+            std::future::pending::<()>().await
+        });
+        let stuck = spawn(kernel::shield(std::future::pending::<()>()));
+        let bounded = spawn(kernel::shield(kernel::timeout_after(
+            SECOND,
+            std::future::pending::<Result<(), Error>>(),
+        )));
+        yield_now().await.unwrap();
+        for task in [&moved, &stuck] {
+            task.cancel();
+            task.cancel().await.unwrap();
+        }
+        bounded.cancel();
+        bounded.cancel().await.unwrap();
+        // This one had a deadline to come, and the first a wait.
+        let told = bounded.join().await.unwrap();
+        assert_eq!(told, Err(Error::TaskTimeout));
+        assert_eq!(kernel::now() - start, SECOND);
+        put_aside.take();
+    });
+}
+
 #[test]
 fn a_task_can_neither_cancel_nor_join_itself() {
     virtual_run(async {

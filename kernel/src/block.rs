@@ -1,100 +1,289 @@
-//! Memory of ended tasks, kept for the next ones.
+//! Memory for tasks: blocks of one size are cut out of chunks.
 //!
-//! A task is one allocation, and where tasks come and go, the next is usually as large as one that
-//! has just ended. So a few blocks of each size are kept, the last one first, while it is warm:
-//! `malloc` and `free` were a fifth of what spawning and joining a task cost.
+//! A task is one block. From `malloc` it would cost a fifth of what spawning and joining it does,
+//! and a word more of memory; and a million tasks are spawned as fast as their memory is touched.
+//! So there is a pool for each size. A chunk knows its blocks that are free, the last one first,
+//! while that is warm; a pool knows its chunks that have any. A chunk of which nothing is in use
+//! is given back, but for the last one of its pool.
 //!
-//! Builds with debug assertions keep none, so that a sanitizer sees every use of a dead task.
+//! A block may be given back when its kernel is gone: whatever that needs is in the chunk.
+//!
+//! Builds with debug assertions have no pools, so that a sanitizer sees every use of a dead task.
 
 use std::{
-    alloc::{Layout, LayoutError, alloc, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    cell::Cell,
     ptr::NonNull,
+    rc::Rc,
 };
 
-/// Sizes are rounded up to so many grains, and a rest: as `malloc` does it, which keeps its own word
-/// before each block. In bytes.
-const GRAIN: usize = 16;
-const REST: usize = 8;
-/// Larger ones than this many grains are not kept.
-const CLASSES: usize = 32;
-/// How many blocks of one size are kept.
-const KEPT: usize = if cfg!(debug_assertions) { 0 } else { 64 };
+/// Sizes are rounded up to this; in bytes.
+const GRAIN: usize = 8;
+/// Larger blocks than this many grains are allocated alone.
+const LARGEST: usize = 64;
+/// A chunk with its blocks, in bytes: with the allocator's own word, less than a page.
+const CHUNK: usize = 4096 - 16;
 
-/// Blocks that are free, by their size in grains.
-pub(crate) struct Blocks {
-    free: [Vec<NonNull<u8>>; CLASSES],
-    kept: usize,
+/// A block's number in its chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(u16);
+
+impl Slot {
+    const NONE: Slot = Slot(u16::MAX);
+    /// Of a block in no chunk.
+    const ALONE: Slot = Slot::NONE;
 }
 
-/// The layout that a block for this layout has, and its class if it may be kept.
-const fn class(of: Layout) -> (Layout, Option<usize>) {
-    let class = of.size().saturating_sub(REST).div_ceil(GRAIN);
-    match layout(class) {
-        Ok(layout) if of.align() <= GRAIN && class < CLASSES => (layout, Some(class)),
-        _ => (of, None),
+/// All blocks of a kernel.
+pub(crate) struct Blocks {
+    pools: Rc<Pools>,
+    pooled: bool,
+}
+
+struct Pools {
+    /// For each size in grains, the chunks that have a free block, as a list.
+    open: [Cell<Option<NonNull<Chunk>>>; LARGEST + 1],
+    /// The kernel is gone: nothing is kept for another task.
+    closed: Cell<bool>,
+}
+
+/// What stands before the blocks of a chunk.
+#[repr(align(16))]
+struct Chunk {
+    pools: Rc<Pools>,
+    /// Neighbours in the list of those that have a free block.
+    next: Cell<Option<NonNull<Chunk>>>,
+    prev: Cell<Option<NonNull<Chunk>>>,
+    /// The block that was given back last; in it lies the number of the one before.
+    free: Cell<Slot>,
+    /// So many blocks were ever used; those behind them are free too.
+    touched: Cell<u16>,
+    live: Cell<u16>,
+}
+
+/// The size of blocks for this type in grains, if they come out of chunks.
+const fn grains(of: Layout) -> Option<usize> {
+    // Where blocks follow each other, a size that is a multiple of the alignment keeps it.
+    let grains = of.pad_to_align().size().div_ceil(GRAIN);
+    match of.align() <= align_of::<Chunk>() && 0 < grains && grains <= LARGEST {
+        true => Some(grains),
+        false => None,
     }
 }
 
-const fn layout(class: usize) -> Result<Layout, LayoutError> {
-    Layout::from_size_align(class * GRAIN + REST, GRAIN)
+const fn capacity(grains: usize) -> u16 {
+    ((CHUNK - size_of::<Chunk>()) / (grains * GRAIN)) as u16
 }
 
 impl Blocks {
     pub(crate) fn new() -> Blocks {
         Blocks {
-            free: [const { Vec::new() }; CLASSES],
-            kept: KEPT,
+            pools: Rc::new(Pools {
+                open: [const { Cell::new(None) }; LARGEST + 1],
+                closed: Cell::new(false),
+            }),
+            pooled: !cfg!(debug_assertions),
         }
     }
 
     /// A block for a value of this type, with nothing in it.
     #[inline]
-    pub(crate) fn take<T>(&mut self) -> NonNull<T> {
-        let (layout, class) = const { class(Layout::new::<T>()) };
-        let kept = class.and_then(|class| self.free[class].pop());
-        kept.unwrap_or_else(|| fresh(layout)).cast()
-    }
-
-    /// Takes a block back. False if it is not to be kept: the caller frees it.
-    ///
-    /// # Safety
-    /// The block came from `take::<T>` of any `Blocks`, and nobody uses it any more.
-    #[inline]
-    pub(crate) unsafe fn keep<T>(&mut self, block: NonNull<T>) -> bool {
-        match const { class(Layout::new::<T>()).1 } {
-            Some(class) if self.free[class].len() < self.kept => {
-                self.free[class].push(block.cast());
-                true
+    pub(crate) fn take<T>(&self) -> (NonNull<T>, Slot) {
+        match const { grains(Layout::new::<T>()) } {
+            Some(grains) if self.pooled => {
+                let (block, slot) = self.pools.take(grains);
+                (block.cast(), slot)
             }
-            _ => false,
+            _ => (alone(Layout::new::<T>()).cast(), Slot::ALONE),
         }
     }
 }
 
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.pools.closed.set(true);
+        for (grains, open) in self.pools.open.iter().enumerate() {
+            let mut next = open.get();
+            while let Some(chunk) = next {
+                // SAFETY: chunks in a list are alive.
+                unsafe {
+                    next = chunk.as_ref().next.get();
+                    if chunk.as_ref().live.get() == 0 {
+                        self.pools.give_back(grains, chunk);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives a block back.
+///
+/// # Safety
+/// `take::<T>` gave it, with this slot, and nobody uses it any more.
+#[inline]
+pub(crate) unsafe fn free<T>(block: NonNull<T>, slot: Slot) {
+    let layout = Layout::new::<T>();
+    match const { grains(Layout::new::<T>()) } {
+        Some(grains) if slot != Slot::ALONE => {
+            // SAFETY: the caller's word; so the block lies in a chunk of such blocks.
+            unsafe { Chunk::put_back(block.cast(), slot, grains) }
+        }
+        // SAFETY: `alone` allocated it with this layout.
+        _ => unsafe { dealloc(block.as_ptr().cast(), layout) },
+    }
+}
+
 #[inline(never)]
-fn fresh(layout: Layout) -> NonNull<u8> {
+fn alone(layout: Layout) -> NonNull<u8> {
     assert!(layout.size() > 0, "a task's cell has a header");
     // SAFETY: the size is not 0.
     NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
-/// Frees a block.
-///
-/// # Safety
-/// It came from [`Blocks::take`] for this type, and nobody uses it any more.
-pub(crate) unsafe fn free<T>(block: NonNull<T>) {
-    let (layout, _) = const { class(Layout::new::<T>()) };
-    // SAFETY: `take` allocated it with the layout that `class` gives for this type.
-    unsafe { dealloc(block.as_ptr().cast(), layout) }
+impl Pools {
+    #[inline]
+    fn take(self: &Rc<Pools>, grains: usize) -> (NonNull<u8>, Slot) {
+        let chunk = self.open[grains].get();
+        let chunk = chunk.unwrap_or_else(|| self.new_chunk(grains));
+        // SAFETY: chunks in a list are alive, and have a free block: it lies within the chunk, and
+        // holds the number of another if it was given back.
+        unsafe {
+            let Chunk {
+                free,
+                touched,
+                live,
+                ..
+            } = chunk.as_ref();
+            let mut slot = free.get();
+            let block;
+            if slot == Slot::NONE {
+                slot = Slot(touched.get());
+                touched.set(slot.0 + 1);
+                block = Chunk::block(chunk, slot, grains);
+            } else {
+                block = Chunk::block(chunk, slot, grains);
+                free.set(block.cast::<Slot>().read());
+            }
+            live.set(live.get() + 1);
+            if live.get() == capacity(grains) {
+                self.unlink(grains, chunk);
+            }
+            (block, slot)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_chunk(self: &Rc<Pools>, grains: usize) -> NonNull<Chunk> {
+        let chunk = alone(CHUNK_LAYOUT).cast::<Chunk>();
+        // SAFETY: it is long and aligned enough, and nobody else has it.
+        unsafe {
+            chunk.write(Chunk {
+                pools: self.clone(),
+                next: Cell::new(None),
+                prev: Cell::new(None),
+                free: Cell::new(Slot::NONE),
+                touched: Cell::new(0),
+                live: Cell::new(0),
+            });
+            self.link(grains, chunk);
+        }
+        chunk
+    }
+
+    /// Puts a chunk first in its list.
+    ///
+    /// # Safety
+    /// It is alive, and in no list.
+    unsafe fn link(&self, grains: usize, chunk: NonNull<Chunk>) {
+        let first = self.open[grains].replace(Some(chunk));
+        // SAFETY: the caller's word; those in the list are alive.
+        unsafe {
+            chunk.as_ref().prev.set(None);
+            chunk.as_ref().next.set(first);
+            if let Some(first) = first {
+                first.as_ref().prev.set(Some(chunk));
+            }
+        }
+    }
+
+    /// # Safety
+    /// The chunk is in the list.
+    unsafe fn unlink(&self, grains: usize, chunk: NonNull<Chunk>) {
+        // SAFETY: the caller's word; those in the list are alive.
+        unsafe {
+            let Chunk { next, prev, .. } = chunk.as_ref();
+            match prev.get() {
+                Some(prev) => prev.as_ref().next.set(next.get()),
+                None => self.open[grains].set(next.get()),
+            }
+            if let Some(next) = next.get() {
+                next.as_ref().prev.set(prev.get());
+            }
+        }
+    }
+
+    /// True for a chunk of which nothing is in use, but which is the last in its list.
+    #[inline]
+    fn keeps(&self, chunk: NonNull<Chunk>) -> bool {
+        // SAFETY: the caller has it from a list, where all are alive.
+        let Chunk { next, prev, .. } = unsafe { chunk.as_ref() };
+        !self.closed.get() && next.get().is_none() && prev.get().is_none()
+    }
+
+    /// Frees a chunk.
+    ///
+    /// # Safety
+    /// It is in the list, and nothing in it is in use.
+    #[cold]
+    unsafe fn give_back(&self, grains: usize, chunk: NonNull<Chunk>) {
+        // SAFETY: the caller's word; `new_chunk` made it.
+        unsafe {
+            self.unlink(grains, chunk);
+            chunk.drop_in_place();
+            dealloc(chunk.as_ptr().cast(), CHUNK_LAYOUT);
+        }
+    }
 }
 
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        for (class, blocks) in self.free.iter_mut().enumerate() {
-            let layout = layout(class).expect("as in `class`");
-            for block in blocks.drain(..) {
-                // SAFETY: all blocks of this class were allocated with this layout.
-                unsafe { dealloc(block.as_ptr(), layout) }
+const CHUNK_LAYOUT: Layout = match Layout::from_size_align(CHUNK, align_of::<Chunk>()) {
+    Ok(layout) => layout,
+    Err(_) => panic!("no overflow"),
+};
+
+impl Chunk {
+    /// Where a block lies.
+    ///
+    /// # Safety
+    /// The chunk has a block of this number and size.
+    #[inline]
+    unsafe fn block(chunk: NonNull<Chunk>, slot: Slot, grains: usize) -> NonNull<u8> {
+        let offset = size_of::<Chunk>() + usize::from(slot.0) * grains * GRAIN;
+        // SAFETY: the caller's word: this is within the chunk.
+        unsafe { chunk.cast::<u8>().byte_add(offset) }
+    }
+
+    /// # Safety
+    /// The block was taken out of a chunk for this many grains, and nobody uses it any more.
+    #[inline]
+    unsafe fn put_back(block: NonNull<u8>, slot: Slot, grains: usize) {
+        let offset = size_of::<Chunk>() + usize::from(slot.0) * grains * GRAIN;
+        // SAFETY: the reverse of `block`. The chunk is alive as long as a block of it is in use; one
+        // whose blocks were all in use is in no list, any other in its pool's.
+        unsafe {
+            let chunk = block.byte_sub(offset).cast::<Chunk>();
+            let Chunk {
+                pools, free, live, ..
+            } = chunk.as_ref();
+            block.cast::<Slot>().write(free.replace(slot));
+            let were = live.replace(live.get() - 1);
+            if were == capacity(grains) {
+                pools.link(grains, chunk);
+            }
+            if were == 1 && !pools.keeps(chunk) {
+                let pools = pools.clone(); // which may go with the chunk otherwise
+                pools.give_back(grains, chunk);
             }
         }
     }
@@ -104,38 +293,105 @@ impl Drop for Blocks {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_block_is_used_again_by_types_of_its_size_only() {
-        let mut blocks = Blocks::new();
-        blocks.kept = 1;
-        let (one, other) = (blocks.take::<[u64; 5]>(), blocks.take::<[u64; 5]>());
-        // SAFETY: each block goes back, or is freed, with a type of the size it was taken for.
-        unsafe {
-            assert!(blocks.keep(one));
-            assert!(!blocks.keep(other));
-            free(other);
-            let larger = blocks.take::<[u64; 6]>();
-            assert_ne!(larger.cast(), one);
-            let again = blocks.take::<[u8; 33]>();
-            assert_eq!(again.cast(), one);
-            free(again);
-            free(larger);
+    impl Blocks {
+        fn pooled() -> Blocks {
+            let mut blocks = Blocks::new();
+            blocks.pooled = true;
+            blocks
+        }
+
+        fn chunks(&self) -> usize {
+            Rc::strong_count(&self.pools) - 1
+        }
+    }
+
+    /// A block with a value in it, which is wrong if somebody else writes to the block.
+    struct Taken<T> {
+        block: NonNull<[T; 3]>,
+        slot: Slot,
+        value: T,
+    }
+
+    impl<T: Copy + PartialEq + std::fmt::Debug> Taken<T> {
+        fn new(blocks: &Blocks, value: T) -> Taken<T> {
+            let (block, slot) = blocks.take::<[T; 3]>();
+            assert!(block.is_aligned());
+            // SAFETY: it was made for this type.
+            unsafe { block.write([value; 3]) };
+            Taken { block, slot, value }
+        }
+
+        fn give_back(self) {
+            // SAFETY: it is taken, and given back once, by value.
+            unsafe {
+                assert_eq!(self.block.read(), [self.value; 3]);
+                free(self.block, self.slot);
+            }
         }
     }
 
     #[test]
-    fn what_is_large_or_widely_aligned_is_not_kept() {
+    fn blocks_in_use_do_not_overlap_and_chunks_go_when_nothing_is() {
+        let blocks = Blocks::pooled();
+        let (mut small, mut large, mut dice) = (Vec::new(), Vec::new(), 7_u64);
+        let mut most = 0;
+        for n in 0..if cfg!(miri) { 4000 } else { 100_000_u64 } {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let roll = (dice >> 33) as usize;
+            // More and more, then fewer and fewer.
+            match roll % 10 < if n % 2000 < 1000 { 8 } else { 2 } {
+                true if roll.is_multiple_of(3) => large.push(Taken::new(&blocks, u128::from(n))),
+                true => small.push(Taken::new(&blocks, n)),
+                false if !small.is_empty() => small.swap_remove(roll % small.len()).give_back(),
+                false => large.drain(..).for_each(Taken::give_back),
+            }
+            most = most.max(blocks.chunks());
+        }
+        assert!(most > 4, "no chunk was ever spare");
+        small.drain(..).for_each(Taken::give_back);
+        large.drain(..).for_each(Taken::give_back);
+        assert_eq!(blocks.chunks(), 2, "the last of each size");
+    }
+
+    #[test]
+    fn the_block_that_was_given_back_last_is_the_next_for_any_type_of_its_size() {
+        let blocks = Blocks::pooled();
+        let (one, other) = (Taken::new(&blocks, 1_u64), Taken::new(&blocks, 2_u64));
+        let (first, last) = (one.block, other.block);
+        one.give_back();
+        other.give_back();
+        let again = Taken::new(&blocks, 3_i64);
+        let third = Taken::new(&blocks, 4_u64);
+        assert_eq!((again.block.cast(), third.block), (last, first));
+        let longer = Taken::new(&blocks, 5_u128);
+        longer.give_back();
+        again.give_back();
+        third.give_back();
+    }
+
+    #[test]
+    fn blocks_outlive_their_kernel() {
+        let blocks = Blocks::pooled();
+        let taken: Vec<_> = (0..500_u64).map(|n| Taken::new(&blocks, n)).collect();
+        let pools = Rc::downgrade(&blocks.pools);
+        drop(blocks);
+        assert!(pools.upgrade().is_some());
+        taken.into_iter().for_each(Taken::give_back);
+        assert!(pools.upgrade().is_none(), "all is freed");
+    }
+
+    #[test]
+    fn what_is_large_or_widely_aligned_is_alone() {
         #[repr(align(64))]
         struct Wide(#[expect(dead_code)] u8);
-        let mut blocks = Blocks::new();
-        blocks.kept = 1;
-        let (large, wide) = (blocks.take::<[u64; 1000]>(), blocks.take::<Wide>());
-        assert!(wide.as_ptr().is_aligned());
-        // SAFETY: as above.
+        let blocks = Blocks::pooled();
+        let ((large, alone), (wide, too)) = (blocks.take::<[u64; 1000]>(), blocks.take::<Wide>());
+        assert!(wide.is_aligned());
+        assert_eq!((alone, too, blocks.chunks()), (Slot::ALONE, Slot::ALONE, 0));
+        // SAFETY: taken as such, and given back once.
         unsafe {
-            assert!(!blocks.keep(large) && !blocks.keep(wide));
-            free(large);
-            free(wide);
+            free(large, alone);
+            free(wide, too);
         }
     }
 }

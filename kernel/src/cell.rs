@@ -21,10 +21,8 @@ use std::{
 };
 
 use crate::{
-    block::{self, Blocks},
+    block::{self, Blocks, Slot},
     error::{JoinError, Panic},
-    held::Held,
-    kernel::Core,
     task::{Cancellation, Record},
 };
 
@@ -46,6 +44,8 @@ pub(crate) struct Header {
     kind: &'static Kind,
     count: Cell<u32>,
     flags: Cell<Flags>,
+    /// Which block it is in.
+    slot: Slot,
     pub(crate) record: Record,
 }
 
@@ -201,7 +201,7 @@ impl<T> Joint<T> {
     pub(crate) fn new(
         future: impl Future<Output = T> + 'static,
         record: Record,
-        blocks: &Held<Blocks>,
+        blocks: &Blocks,
     ) -> Joint<T> {
         Joint {
             task: Task::new(future, record, blocks),
@@ -239,8 +239,8 @@ impl Task {
     /// Writes the cell where it will stay: put together on the stack and then moved, it would cost
     /// twice as much, for the processor cannot forward small stores to the wide loads of a move.
     #[inline(always)]
-    fn new<F: Future + 'static>(future: F, record: Record, blocks: &Held<Blocks>) -> Task {
-        let block = blocks.borrow_mut().take::<TaskCell<F>>();
+    fn new<F: Future + 'static>(future: F, record: Record, blocks: &Blocks) -> Task {
+        let (block, slot) = blocks.take::<TaskCell<F>>();
         let cell = block.as_ptr();
         // SAFETY: the block was made for this type, and both its fields are written, once each.
         unsafe {
@@ -248,6 +248,7 @@ impl Task {
                 kind: Kind::of::<F>(),
                 count: Cell::new(1),
                 flags: Cell::new(Flags::NEW),
+                slot,
                 record,
             });
             (&raw mut (*cell).stage).cast::<F>().write(future);
@@ -446,24 +447,28 @@ unsafe fn fail<F: Future + 'static>(cell: NonNull<Header>, error: JoinError) {
 /// # Safety
 /// As for `parts`; nobody uses the cell any more.
 unsafe fn free<F: Future + 'static>(cell: NonNull<Header>) {
-    let block = Block(cell.cast::<TaskCell<F>>());
+    let cell = cell.cast::<TaskCell<F>>();
     // SAFETY: the caller's word; nobody uses the value after this.
-    unsafe { block.0.drop_in_place() }
+    unsafe {
+        let _block = Block {
+            cell,
+            slot: cell.as_ref().header.slot,
+        };
+        cell.drop_in_place();
+    }
 }
 
 /// The memory of a cell that is no more. It goes back also if the drop of what was in it panics.
-struct Block<F: Future>(NonNull<TaskCell<F>>);
+struct Block<F: Future> {
+    cell: NonNull<TaskCell<F>>,
+    slot: Slot,
+}
 
 impl<F: Future> Drop for Block<F> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `Task::new` took it from a `Blocks` for this type, and only `free` makes a
-        // `Block` of it.
-        let kept = Core::with_current(|core| unsafe { core.blocks.borrow_mut().keep(self.0) });
-        if kept != Some(true) {
-            // SAFETY: as above.
-            unsafe { block::free(self.0) }
-        }
+        // SAFETY: `Task::new` took it for this type, and only `free` makes a `Block` of it.
+        unsafe { block::free(self.cell, self.slot) }
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Core {
     // Tasks, those ready to run, and memory for more.
     pub(crate) tasks: Held<Tasks>,
     pub(crate) ready: Held<Ready<Task>>,
-    pub(crate) blocks: Held<Blocks>,
+    pub(crate) blocks: Blocks,
     /// To be dropped, having been cancelled hard.
     pub(crate) dying: Held<Vec<Task>>,
 
@@ -368,7 +368,7 @@ impl Core {
             left: Left::default(),
             tasks: Held::default(),
             ready: Held::new(Ready::new(builder.shuffle)),
-            blocks: Held::new(Blocks::new()),
+            blocks: Blocks::new(),
             dying: Held::default(),
             current: Held::default(),
             scope: Cell::new(NONE),

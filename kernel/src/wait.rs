@@ -395,7 +395,7 @@ mod tests {
 
     fn task() -> Task {
         let record = Record::new(TaskId::from_bits(1), None, std::panic::Location::caller());
-        let blocks = crate::held::Held::new(crate::block::Blocks::new());
+        let blocks = crate::block::Blocks::new();
         Joint::new(async {}, record, &blocks).task().clone()
     }
 

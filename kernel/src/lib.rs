@@ -122,6 +122,7 @@ mod reactor;
 mod ready;
 mod remote;
 mod scope;
+mod shortcut;
 mod shutdown;
 #[cfg(feature = "signal")]
 pub mod signal;

@@ -227,9 +227,8 @@ impl Core {
     /// True while the current task may go on without waiting; see `OPERATIONS_PER_STEP`.
     #[inline]
     pub(crate) fn spend(&self) -> bool {
-        let left = self.operations.get();
-        self.operations.set(left.saturating_sub(1));
-        left > 0
+        let left = self.operations.get().checked_sub(1);
+        left.map(|left| self.operations.set(left)).is_some()
     }
 
     /// Leaves nothing ready and no wait for the next run.

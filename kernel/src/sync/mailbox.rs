@@ -4,20 +4,22 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
+    future::Future,
     rc::Rc,
 };
 
 use crate::{
     WaitQueue,
     error::Error,
+    shortcut::shortcut,
     sync::wait_for_one,
-    trap::{Ask, Trap, ask, breathe, may_go_on},
+    trap::{Ask, Trap, ask, breathe},
 };
 
 struct Shared<T> {
     items: RefCell<VecDeque<T>>,
-    /// `usize::MAX` for an unbounded one.
-    bound: usize,
+    /// `usize::MAX` for an unbounded one; 0 once all receivers are gone.
+    bound: Cell<usize>,
     senders: Cell<usize>,
     receivers: Cell<usize>,
     /// Rooms handed to senders that waited and have not used them yet. While senders wait, items and
@@ -71,7 +73,7 @@ pub fn mailbox_bounded<T>(bound: usize) -> (BoundedSender<T>, Receiver<T>) {
 fn new<T>(bound: usize) -> Rc<Shared<T>> {
     Rc::new(Shared {
         items: RefCell::default(),
-        bound,
+        bound: Cell::new(bound),
         senders: Cell::new(1),
         receivers: Cell::new(1),
         promised: Cell::new(0),
@@ -111,19 +113,39 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 impl<T> Shared<T> {
+    /// True if there is room for one more that no waiting sender has a claim to.
     #[inline]
-    fn put(&self, item: T) -> Result<(), SendError<T>> {
-        if self.receivers.get() == 0 {
-            let reason = Error::Closed;
-            return Err(SendError { item, reason });
+    fn has_room(&self, items: &VecDeque<T>) -> bool {
+        items.len() + self.promised.get() < self.bound.get()
+    }
+
+    /// Puts an item in; gives it back if there is no room for it.
+    #[inline]
+    fn put(&self, item: T) -> Result<(), T> {
+        let mut items = self.items.borrow_mut();
+        if !self.has_room(&items) {
+            return Err(item);
         }
-        self.items.borrow_mut().push_back(item);
+        items.push_back(item);
+        drop(items);
         self.takers.wake(1);
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.items.borrow().len() + self.promised.get() >= self.bound
+    /// As `put`, with the error for an item that found no room.
+    #[inline]
+    fn try_send(&self, item: T) -> Result<(), SendError<T>> {
+        self.put(item).map_err(|item| {
+            let reason = match self.is_closed() {
+                true => Error::Closed,
+                false => Error::Busy,
+            };
+            SendError { item, reason }
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.receivers.get() == 0
     }
 
     /// An item was taken: its room belongs to the first sender in line.
@@ -137,6 +159,16 @@ impl<T> Shared<T> {
     /// A promised room is used, or given up. (After the last receiver all wake, promised or not.)
     fn redeem(&self) {
         self.promised.set(self.promised.get().saturating_sub(1));
+    }
+
+    /// Waits until there is room for an item, or nobody left to take it.
+    async fn room(&self) -> Result<(), Error> {
+        breathe().await?;
+        let has_room = self.has_room(&self.items.borrow());
+        match has_room || self.is_closed() {
+            true => Ok(()),
+            false => self.wait_for_room().await,
+        }
     }
 
     /// Stands in the line of senders until there is room. Dropped when it has got it, it hands it on.
@@ -175,7 +207,7 @@ impl<T> Sender<T> {
     /// # Errors
     /// [`Error::Closed`], with the item, if all receivers are gone.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
-        self.shared.put(item)
+        self.shared.try_send(item)
     }
 
     /// How many items wait to be taken.
@@ -190,7 +222,7 @@ impl<T> Sender<T> {
 
     /// True if all receivers are gone.
     pub fn is_closed(&self) -> bool {
-        self.shared.receivers.get() == 0
+        self.shared.is_closed()
     }
 }
 
@@ -208,20 +240,17 @@ impl<T> BoundedSender<T> {
     ///
     /// # Errors
     /// [`Error::Closed`] if all receivers are gone; cancellation and timeouts.
-    pub async fn send(&self, item: T) -> Result<(), SendError<T>> {
-        let shared = &self.shared;
-        if !may_go_on()
-            && let Err(reason) = breathe().await
-        {
-            return Err(SendError { item, reason });
-        }
-        if shared.is_full()
-            && shared.receivers.get() > 0
-            && let Err(reason) = shared.wait_for_room().await
-        {
-            return Err(SendError { item, reason });
-        }
-        shared.put(item)
+    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
+        shortcut(
+            (&*self.shared, item),
+            |(shared, item)| shared.put(item).map(Ok).map_err(|item| (shared, item)),
+            |(shared, item)| async move {
+                match shared.room().await {
+                    Ok(()) => shared.try_send(item),
+                    Err(reason) => Err(SendError { item, reason }),
+                }
+            },
+        )
     }
 
     /// Puts an item in if there is room that no waiting sender has a claim to.
@@ -229,11 +258,7 @@ impl<T> BoundedSender<T> {
     /// # Errors
     /// [`Error::Closed`] if all receivers are gone, [`Error::Busy`] if there is no room.
     pub fn try_send(&self, item: T) -> Result<(), SendError<T>> {
-        if self.shared.is_full() && self.shared.receivers.get() > 0 {
-            let reason = Error::Busy;
-            return Err(SendError { item, reason });
-        }
-        self.shared.put(item)
+        self.shared.try_send(item)
     }
 
     /// How many items wait to be taken.
@@ -260,22 +285,27 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// Cancellation and timeouts.
-    pub async fn recv(&self) -> Result<Option<T>, Error> {
-        if !may_go_on() {
-            breathe().await?;
-        }
-        loop {
-            if let Some(item) = self.try_recv() {
-                return Ok(Some(item));
-            }
-            if self.shared.senders.get() == 0 {
-                return Ok(None);
-            }
-            wait_for_one(&self.shared.takers).await?;
-        }
+    pub fn recv(&self) -> impl Future<Output = Result<Option<T>, Error>> {
+        shortcut(
+            self,
+            |this| this.try_recv().map(|item| Ok(Some(item))).ok_or(this),
+            |this| async move {
+                breathe().await?;
+                loop {
+                    if let Some(item) = this.try_recv() {
+                        return Ok(Some(item));
+                    }
+                    if this.shared.senders.get() == 0 {
+                        return Ok(None);
+                    }
+                    wait_for_one(&this.shared.takers).await?;
+                }
+            },
+        )
     }
 
     /// Takes the next item if there is one.
+    #[inline]
     pub fn try_recv(&self) -> Option<T> {
         let item = self.shared.items.borrow_mut().pop_front()?;
         self.shared.hand_on_room();
@@ -332,7 +362,8 @@ impl<T> Drop for BoundedSender<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.shared.receivers.set(self.shared.receivers.get() - 1);
-        if self.shared.receivers.get() == 0 {
+        if self.shared.is_closed() {
+            self.shared.bound.set(0);
             let left = self.shared.items.take();
             self.shared.givers.wake(usize::MAX);
             drop(left);

@@ -49,41 +49,40 @@ impl<T> Ready<T> {
 
     #[inline]
     pub(crate) fn push(&mut self, item: T) {
-        if self.len() == self.ring.len() {
-            self.grow();
+        match self.place(self.put) {
+            Some(place @ None) => {
+                std::mem::forget(place.replace(item)); // it was empty: nothing to drop
+                self.put = self.put.wrapping_add(1);
+            }
+            _ => self.push_into_more(item), // the place of the first is the next: it is full
         }
-        if let Some(place) = self.place(self.put) {
-            std::mem::forget(place.replace(item)); // it was empty: nothing to drop
-        }
-        self.put = self.put.wrapping_add(1);
     }
 
+    #[cold]
+    fn push_into_more(&mut self, item: T) {
+        self.grow();
+        self.push(item);
+    }
+
+    /// Takes the next; shows with it what some later `pop` will give, if that is easily known: the one
+    /// this far behind.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        if self.is_empty() {
-            return None;
-        }
+    pub(crate) fn pop(&mut self, behind: usize) -> Option<(T, Option<&T>)> {
         if self.dice.is_some() {
             self.draw();
         }
-        let item = self.place(self.taken)?.take();
-        self.taken = self.taken.wrapping_add(1);
-        item
-    }
-
-    /// What some later `pop` will give, if it is easily known.
-    #[inline]
-    pub(crate) fn peek(&self, ahead: usize) -> Option<&T> {
-        let mask = self.ring.len().wrapping_sub(1);
-        self.ring
-            .get(self.taken.wrapping_add(ahead) & mask)?
-            .as_ref()
+        let (taken, ring) = (self.taken, &mut self.ring[..]);
+        let mask = ring.len().wrapping_sub(1);
+        let item = ring.get_mut(taken & mask)?.take()?; // none there: it is empty
+        self.taken = taken.wrapping_add(1);
+        let later = ring.get(taken.wrapping_add(behind) & mask);
+        Some((item, later.and_then(Option::as_ref)))
     }
 
     /// Lets one of all be the next.
     #[cold]
     fn draw(&mut self) {
-        if let Some(dice) = &self.dice {
+        if let (Some(dice), false) = (&self.dice, self.is_empty()) {
             let drawn = (roll(dice) % self.len() as u64) as usize;
             let mask = self.ring.len() - 1;
             let drawn = self.taken.wrapping_add(drawn) & mask;
@@ -140,8 +139,9 @@ mod tests {
                 ready.push(n);
                 naive.push_back(n);
             } else {
-                assert_eq!(ready.peek(0), naive.front());
-                assert_eq!(ready.pop(), naive.pop_front());
+                let next = naive.pop_front();
+                let popped = ready.pop(2).map(|(item, later)| (item, later.copied()));
+                assert_eq!(popped, next.map(|next| (next, naive.get(1).copied())));
             }
             assert_eq!(ready.is_empty(), naive.is_empty());
         }
@@ -153,7 +153,7 @@ mod tests {
         let drawn = |seed| {
             let mut ready = Ready::new(Some(seed));
             (0..50).for_each(|n| ready.push(n));
-            std::iter::from_fn(move || ready.pop()).collect::<Vec<_>>()
+            std::iter::from_fn(move || Some(ready.pop(1)?.0)).collect::<Vec<_>>()
         };
         let (mut one, other) = (drawn(1), drawn(2));
         assert_eq!(one, drawn(1));

@@ -36,7 +36,7 @@ const FETCHED: usize = 6;
 /// A turn that has taken this long ends at the next look.
 const TURN_TIME: Duration = Duration::from_micros(100);
 /// How far ahead in the ready queue the processor fetches tasks.
-const PREFETCHED: usize = 4;
+const PREFETCHED: usize = 5;
 /// Notes read in one turn. Not more than a turn runs steps: tasks that other threads give us faster
 /// than they are run wait in the list, and not in the ready queue before those whose deadline passes.
 const NOTES_PER_TURN: u32 = 128;
@@ -131,11 +131,11 @@ impl Core {
     #[inline]
     fn next_ready(&self) -> Option<Task> {
         let mut ready = self.ready.borrow_mut();
-        let task = ready.pop();
-        if let Some(next) = ready.peek(PREFETCHED) {
-            next.prefetch();
+        let (task, later) = ready.pop(PREFETCHED)?;
+        if let Some(later) = later {
+            later.prefetch();
         }
-        task
+        Some(task)
     }
 
     /// Polls one task, then reads what it asked for.
@@ -157,9 +157,9 @@ impl Core {
         let (Some(polled), Some(task)) = (polled, task) else {
             return;
         };
-        match (self.left.0.get(), polled) {
-            (0, Poll::Pending) => {}
-            (Left::YIELDED, Poll::Pending) => {
+        match (polled, self.left.0.get()) {
+            (Poll::Pending, 0) => {}
+            (Poll::Pending, Left::YIELDED) => {
                 self.left.0.set(0);
                 self.make_ready(task);
             }

@@ -70,11 +70,17 @@ impl Core {
 
     /// Calls the wakers of combinators whose waits were answered. Kept for a moment at which
     /// nothing is borrowed or half done: waking may run any code.
+    #[inline]
     pub(crate) fn wake_foreign(&self) {
         if self.left.take(Left::WAKERS) {
-            for waker in self.to_wake.take() {
-                contain("a waker", || waker.wake());
-            }
+            self.wake_all_foreign();
+        }
+    }
+
+    #[cold]
+    fn wake_all_foreign(&self) {
+        for waker in self.to_wake.take() {
+            contain("a waker", || waker.wake());
         }
     }
 

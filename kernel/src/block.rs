@@ -121,7 +121,7 @@ impl Drop for Blocks {
 ///
 /// # Safety
 /// `take::<T>` gave it, with this slot, and nobody uses it any more.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn free<T>(block: NonNull<T>, slot: Slot) {
     let layout = Layout::new::<T>();
     match const { grains(Layout::new::<T>()) } {
@@ -142,7 +142,7 @@ fn alone(layout: Layout) -> NonNull<u8> {
 }
 
 impl Pools {
-    #[inline]
+    #[inline(always)] // as `put_back`
     fn take(self: &Rc<Pools>, grains: usize) -> (NonNull<u8>, Slot) {
         let chunk = self.open[grains].get();
         let chunk = chunk.unwrap_or_else(|| self.new_chunk(grains));
@@ -266,7 +266,7 @@ impl Chunk {
 
     /// # Safety
     /// The block was taken out of a chunk for this many grains, and nobody uses it any more.
-    #[inline]
+    #[inline(always)] // so that the capacity, a division, is a constant
     unsafe fn put_back(block: NonNull<u8>, slot: Slot, grains: usize) {
         let offset = size_of::<Chunk>() + usize::from(slot.0) * grains * GRAIN;
         // SAFETY: the reverse of `block`. The chunk is alive as long as a block of it is in use; one

@@ -117,7 +117,8 @@ impl Core {
         }
     }
 
-    /// Answers every wait of the task that stands under no shield.
+    /// Answers every wait of the task that stands under no shield, and has it polled for those joins
+    /// that stand in no table.
     fn deliver_cancellation(&self, task: &Task) {
         let number = self.next_interruption();
         task.record.make_rare().told_at.set(number);
@@ -129,6 +130,7 @@ impl Core {
                 self.interrupt(wait, Error::Cancelled);
             }
         }
+        self.make_ready(task.clone());
     }
 
     /// A cancellation has come through these scopes: from now on the cleanup budget is what

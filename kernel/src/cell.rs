@@ -64,9 +64,11 @@ impl Flags {
     const JOINABLE: u8 = 0b10_0000;
     /// It has a waker of its own, once foreign code has cloned one.
     const WAKER: u8 = 0b100_0000;
+    /// Its end makes its parent ready, which joins it.
+    const AWAITED: u8 = 0b1000_0000;
 
-    /// A new task: parked, joinable, not cancelled.
-    const NEW: Flags = Flags(Flags::JOINABLE);
+    /// A new task: parked, joinable, not cancelled, and about to be put in the ready queue.
+    const NEW: Flags = Flags(Flags::JOINABLE | Flags::QUEUED);
 
     #[inline(always)]
     fn with(self, bits: u8, value: u8) -> Flags {
@@ -135,6 +137,17 @@ impl Header {
     /// Notes that it has a waker of its own.
     pub(crate) fn has_waker(&self) {
         self.set_flags(Flags::WAKER, Flags::WAKER);
+    }
+
+    /// True if its end makes its parent ready, which joins it.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.flags.get().0 & Flags::AWAITED != 0
+    }
+
+    #[inline]
+    pub(crate) fn set_awaited(&self, awaited: bool) {
+        self.set_flags(Flags::AWAITED, if awaited { Flags::AWAITED } else { 0 });
     }
 
     /// Nobody will ask for the result.
@@ -291,7 +304,8 @@ impl Task {
     #[inline]
     pub(crate) fn poll_if_usual(&self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         let flags = self.flags.get();
-        let usual = flags.0 & !Flags::JOINABLE == Flags::QUEUED | Phase::Parked as u8;
+        let any = Flags::JOINABLE | Flags::AWAITED;
+        let usual = flags.0 & !any == Flags::QUEUED | Phase::Parked as u8;
         usual.then(|| self.poll_parked(flags.with(Flags::QUEUED, 0), cx))
     }
 
@@ -450,11 +464,11 @@ unsafe fn free<F: Future + 'static>(cell: NonNull<Header>) {
     let cell = cell.cast::<TaskCell<F>>();
     // SAFETY: the caller's word; nobody uses the value after this.
     unsafe {
-        let _block = Block {
-            cell,
-            slot: cell.as_ref().header.slot,
-        };
+        let slot = cell.as_ref().header.slot;
+        let block = Block { cell, slot };
         cell.drop_in_place();
+        std::mem::forget(block); // once more by itself, for the compiler to inline it
+        block::free(cell, slot);
     }
 }
 
@@ -465,7 +479,6 @@ struct Block<F: Future> {
 }
 
 impl<F: Future> Drop for Block<F> {
-    #[inline]
     fn drop(&mut self) {
         // SAFETY: `Task::new` took it for this type, and only `free` makes a `Block` of it.
         unsafe { block::free(self.cell, self.slot) }

@@ -81,7 +81,7 @@
 //! # Reading the source
 //!
 //! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
+//! `task.rs`, `table.rs`, `join.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool); then `sync/` for what is built on it, and
 //! `examples/` for what can be. The project's book has a chapter for each idea.
 //!
@@ -108,6 +108,7 @@ mod handover;
 mod held;
 mod inbox;
 pub mod io;
+mod join;
 mod kernel;
 #[cfg(all(test, loom))]
 mod model;
@@ -147,12 +148,13 @@ pub use error::{Error, JoinError, Panic};
 pub use fd::AsyncFd;
 pub use group::{GroupError, TaskGroup};
 pub use inbox::{InboxReceiver, InboxSender, inbox};
+pub use join::Join;
 pub use kernel::{Builder, Kernel, run};
 pub use outside::{Handle, handle};
 pub use ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats};
 pub use remote::{Remote, Submitted, remote};
 pub use shutdown::at_shutdown;
-pub use task::{Cancel, Join, JoinHandle, TaskId, cancel, current_task, spawn};
+pub use task::{Cancel, JoinHandle, TaskId, cancel, current_task, spawn};
 pub use time::{foreign, ignore_after, shield, sleep, sleep_until, timeout_after, timeout_at};
 pub use trap::{Ask, Registered, Trap, Yield, ask, now, yield_now};
 pub use wait::WaitQueue;

@@ -1,6 +1,6 @@
 //! Looking at a running kernel: counts, and a listing of tasks.
 
-use std::{fmt, panic::Location};
+use std::{collections::HashMap, fmt, panic::Location};
 
 use crate::{
     cell::Task,
@@ -18,7 +18,8 @@ use crate::{
 pub struct Stats {
     /// Tasks that have not ended.
     pub tasks: usize,
-    /// Traps that are waiting, or answered and not yet looked at.
+    /// Traps that are waiting, or answered and not yet looked at. (A parent that joins its child
+    /// usually needs none.)
     pub waits: usize,
     /// Deadlines that are armed.
     pub timers: usize,
@@ -169,7 +170,9 @@ fn first(count: usize) -> (Vec<TaskInfo>, usize) {
         core.read_door();
         let tasks = core.tasks.borrow();
         let lines = tasks.iter().take(count).map(|task| info(core, task));
-        (lines.collect(), tasks.len())
+        let mut lines: Vec<TaskInfo> = lines.collect();
+        add_joins_of_parents(&mut lines, tasks.iter());
+        (lines, tasks.len())
     })
 }
 
@@ -210,6 +213,30 @@ fn info(core: &Core, task: &Task) -> TaskInfo {
     }
 }
 
+/// Adds what no table has: which parents wait for the ends of their children. See `join.rs`.
+fn add_joins_of_parents<'a>(lines: &mut [TaskInfo], tasks: impl Iterator<Item = &'a Task>) {
+    let mut joins: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
+    for child in tasks.filter(|task| task.is_awaited()) {
+        let parent = child.record.parent.into_iter();
+        parent.for_each(|parent| joins.entry(parent).or_default().push(child.record.id));
+    }
+    for line in lines {
+        for child in joins.remove(&line.id).into_iter().flatten() {
+            line.waits.push(join_of(child));
+            if line.state == TaskState::Foreign {
+                line.state = TaskState::Waiting;
+            }
+        }
+    }
+}
+
+fn join_of(task: TaskId) -> TaskWait {
+    TaskWait {
+        trap: "Join",
+        argument: task.to_string(),
+    }
+}
+
 fn waits_of(core: &Core, task: &Task) -> Vec<TaskWait> {
     let waits = core.waits.borrow();
     let ids: Vec<WaitId> = waits.of(task).collect();
@@ -228,7 +255,7 @@ fn describe(core: &Core, wait: &Wait) -> TaskWait {
         Trap::Readable(source) => ("Readable", name_of(&source.0)),
         Trap::Writable(source) => ("Writable", name_of(&source.0)),
         Trap::Wait(queue) => ("Wait", queue.what().to_owned()),
-        Trap::Join(task) => ("Join", task.to_string()),
+        Trap::Join(task) => return join_of(*task),
         Trap::Bell(bell) => ("Bell", bell.0.1.to_string()),
     };
     TaskWait { trap, argument }

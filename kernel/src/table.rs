@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem::forget,
     num::NonZeroU32,
     panic::{Location, resume_unwind},
     rc::Rc,
@@ -50,8 +51,9 @@ impl Tasks {
     }
 
     fn put(&mut self, task: Task) {
-        let index = task.record.id.index();
-        self.places[index] = Some(task);
+        if let Some(place) = self.places.get_mut(task.record.id.index()) {
+            forget(place.replace(task)); // `reserve` has found it empty: nothing to drop
+        }
     }
 
     /// The task, unless it has ended.
@@ -153,14 +155,22 @@ impl Core {
         let joint = Joint::new(future, record, &self.blocks);
         let task = joint.task();
         self.tasks.borrow_mut().put(task.clone());
-        self.make_ready(task.clone());
+        self.ready.borrow_mut().push(task.clone());
+        if self.closing.get() || self.watch.is_some() {
+            self.add_unusual(task);
+        }
+        joint
+    }
+
+    /// What else there is to do with a new task, at some times.
+    #[cold]
+    fn add_unusual(&self, task: &Task) {
         if self.closing.get() {
             self.cancel_task(task);
         }
         if let Some(watch) = &self.watch {
             watch.created(task, self.clock.now());
         }
-        joint
     }
 
     /// Puts a task at the end of the ready queue, if it is not there already.
@@ -171,6 +181,7 @@ impl Core {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn make_ready_if_alive(&self, id: TaskId) {
         if let Some(task) = self.task(id) {
             self.make_ready(task);
@@ -190,6 +201,19 @@ impl Core {
     pub(crate) fn retire(&self, task: &Task) {
         let record = &task.record;
         let removed = self.tasks.borrow_mut().remove(record.id);
+        if record.left_something() || self.watch.is_some() {
+            self.retire_unusual(task);
+        }
+        if let (true, Some(parent)) = (task.is_awaited(), record.parent) {
+            self.make_ready_if_alive(parent);
+        }
+        drop(removed);
+    }
+
+    /// What else there is to do with a task that has ended, if it leaves more than a result.
+    #[inline(never)]
+    fn retire_unusual(&self, task: &Task) {
+        let record = &task.record;
         if let Some(timer) = record.rare().and_then(|rare| rare.budget.take()) {
             self.timers.borrow_mut().cancel(timer);
         }
@@ -200,7 +224,6 @@ impl Core {
                 .into_iter()
                 .for_each(|wait| self.answer(wait, Ok(())));
         }
-        drop(removed);
         if let Some(watch) = &self.watch {
             watch.terminated(task);
         }

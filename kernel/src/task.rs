@@ -15,6 +15,7 @@ use crate::{
     cell::{Joint, Task},
     error::{Error, JoinError},
     held::Held,
+    join::Join,
     kernel::Core,
     timer::TimerKey,
     trap::{Ask, Trap, Yield, ask},
@@ -130,6 +131,12 @@ impl Record {
         }
     }
 
+    /// True if waits, joiners or rare things are noted of it.
+    #[inline]
+    pub(crate) fn left_something(&self) -> bool {
+        self.waits.get() != NONE || self.joiners.get() != NONE || self.rare.get().is_some()
+    }
+
     #[inline]
     pub(crate) fn rare(&self) -> Option<&Rare> {
         self.rare.get().map(|rare| &**rare)
@@ -200,7 +207,7 @@ pub fn current_task() -> Option<TaskId> {
 /// A task's result to come. Dropping it detaches the task, which then runs on by itself; if it
 /// panics later, that is logged as an error with the task's name and where it was spawned.
 pub struct JoinHandle<T> {
-    joint: Joint<T>,
+    pub(crate) joint: Joint<T>,
 }
 
 impl<T: 'static> JoinHandle<T> {
@@ -239,11 +246,7 @@ impl<T: 'static> JoinHandle<T> {
     /// [`JoinError::Panicked`] with what it panicked with; [`JoinError::Cancelled`] if it was dropped.
     #[inline]
     pub fn join(self) -> Join<T> {
-        let ended = ask(Trap::Join(self.id()));
-        Join {
-            handle: Some(self),
-            ended,
-        }
+        Join::new(self)
     }
 
     /// The result of a task that has ended.
@@ -283,33 +286,6 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Lets the task run on by itself. The same as dropping the handle.
     pub fn detach(self) {}
-}
-
-/// The wait for a task's end and result; see [`JoinHandle::join`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless awaited"]
-pub struct Join<T> {
-    handle: Option<JoinHandle<T>>,
-    ended: Ask,
-}
-
-impl<T: 'static> Future for Join<T> {
-    type Output = Result<T, JoinError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let finished = self.handle.as_ref().is_some_and(JoinHandle::is_finished);
-        // (After many that need not wait the trap is asked all the same, so that others run.)
-        let ended = match finished && self.ended.is_new() && crate::trap::spend() {
-            true => crate::trap::check(),
-            false => std::task::ready!(Pin::new(&mut self.ended).poll(cx)),
-        };
-        let handle = self.handle.take().expect("polled once more after its end");
-        Poll::Ready(match ended {
-            Ok(()) => handle.into_result(),
-            Err(error) => Err(JoinError::Interrupted(error)),
-        })
-    }
 }
 
 impl<T> Drop for JoinHandle<T> {

@@ -192,11 +192,6 @@ impl Future for Ask {
 }
 
 impl Ask {
-    /// True if it was not polled yet.
-    pub(crate) fn is_new(&self) -> bool {
-        matches!(self.state, State::New(_))
-    }
-
     /// True if the kernel has answered with success and nobody has polled the answer yet.
     ///
     /// For the `Drop` of primitives: what was handed to a waiter that no longer wants it (a

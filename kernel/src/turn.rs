@@ -159,6 +159,7 @@ impl Core {
         };
         match (polled, self.left.0.get()) {
             (Poll::Pending, 0) => {}
+            (Poll::Ready(()), 0) => self.retire(&task),
             (Poll::Pending, Left::YIELDED) => {
                 self.left.0.set(0);
                 self.make_ready(task);

@@ -8,7 +8,7 @@ const BEHIND: &[&str] = &[
     // The kernel's state and its loop.
     "kernel", "turn", "dead_end", "shutdown", "lib", "model",
     // What it keeps: tasks, who waits for what, scopes, deadlines, sources of readiness.
-    "task", "cell", "table", "ready", "wait", "answer", "cancel", "scope", "timer", "clock",
+    "task", "join", "cell", "table", "ready", "wait", "answer", "cancel", "scope", "timer", "clock",
     "reactor", "doubt", // The ground under that.
     "places", "held", "soon",
     // How other threads reach it: they have no task that could ask.

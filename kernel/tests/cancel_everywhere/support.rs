@@ -33,12 +33,14 @@ impl Held {
         let entries = |folder| fs::read_dir(folder).expect("Linux has it").flatten();
         let is_ours = |name: String| name.starts_with("kernel-thread");
         let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).ok();
+        // Threads first: one that ends between the two would leave its descriptors counted.
+        let threads = entries("/proc/self/task")
+            .filter_map(name)
+            .filter(|name| is_ours(name.clone()))
+            .count();
         Held {
+            threads,
             descriptors: entries("/proc/self/fd").count(),
-            threads: entries("/proc/self/task")
-                .filter_map(name)
-                .filter(|name| is_ours(name.clone()))
-                .count(),
             children: has_children(),
         }
     }

@@ -21,9 +21,17 @@ impl Core {
         match (wait.stage.get(), &wait.trap) {
             (Stage::Answered(_) | Stage::Free, _) => {}
             // Its leaf was dropped, or told of a timeout, in the poll in which it asked.
-            (Stage::Requested, _) => self.leave_door(wait.place_at_door()),
+            (Stage::Requested, trap) => {
+                self.leave_door(wait.place_at_door());
+                if let Trap::Readable(source) = trap {
+                    self.reactor.end_doubt(&source.0);
+                }
+            }
             (Stage::Suspended, Trap::Sleep(_)) => self.timers.borrow_mut().cancel(wait.timer()),
-            (Stage::Suspended, Trap::Readable(source)) => source.0.waiter[READ].set(NONE),
+            (Stage::Suspended, Trap::Readable(source)) => {
+                source.0.waiter[READ].set(NONE);
+                self.reactor.end_doubt(&source.0);
+            }
             (Stage::Suspended, Trap::Writable(source)) => source.0.waiter[WRITE].set(NONE),
             (Stage::Suspended, Trap::Wait(queue)) => waits.dequeue(queue.first(), id),
             (Stage::Suspended, Trap::Join(task)) => {

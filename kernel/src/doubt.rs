@@ -7,7 +7,9 @@
 //! who then waits for it is answered by an event, as usual, or, if none comes while the kernel has
 //! something else to do, by being told to try.
 
-use std::cell::Cell;
+use std::{cell::Cell, rc::Rc};
+
+use crate::reactor::Source;
 
 /// Reads that got all there was, in a row, before the next one is believed to have done so.
 const ENOUGH: u8 = 8;
@@ -30,6 +32,8 @@ pub(crate) struct Doubt {
     since: Cell<Since>,
     /// Reads that got the whole, in a row.
     whole: Cell<u8>,
+    /// Its place in the list of those that are waited for, if it is there.
+    place: Cell<Option<u32>>,
 }
 
 impl Doubt {
@@ -60,8 +64,9 @@ impl Doubt {
         }
     }
 
-    /// The system spoke of the source: what comes now may be new.
-    pub(crate) fn spoken_of(&self) {
+    /// The next read is to try: the system spoke of the source, or who waited has given up, and would
+    /// wait in vain for ever if that happened at each attempt.
+    pub(crate) fn end(&self) {
         self.since.set(Since::Other);
     }
 
@@ -69,6 +74,61 @@ impl Doubt {
     pub(crate) fn was_in_vain(&self) {
         self.since.set(Since::Other);
         self.whole.set(0);
+    }
+}
+
+/// The sources in doubt that are waited for. Who is answered, or gives up, leaves at once.
+#[derive(Default)]
+pub(crate) struct Doubted(Vec<Waiting>);
+
+struct Waiting {
+    source: Rc<Source>,
+    /// There was a look for I/O since, and other things to do.
+    looked: bool,
+}
+
+impl Doubted {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, source: &Rc<Source>) {
+        source.doubt.place.set(Some(self.0.len() as u32));
+        self.0.push(Waiting {
+            source: source.clone(),
+            looked: false,
+        });
+    }
+
+    /// Takes it out, if it is there.
+    #[inline]
+    pub(crate) fn remove(&mut self, source: &Source) {
+        if let Some(place) = source.doubt.place.get() {
+            self.take(place as usize);
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Rc<Source> {
+        let taken = self.0.swap_remove(place);
+        taken.source.doubt.place.set(None);
+        if let Some(moved) = self.0.get(place) {
+            moved.source.doubt.place.set(Some(place as u32));
+        }
+        taken.source
+    }
+
+    /// After a look for I/O: gives those that were there at the one before already, or all.
+    pub(crate) fn settle(&mut self, all: bool, mut told: impl FnMut(&Source)) {
+        let mut place = 0;
+        while let Some(waiting) = self.0.get_mut(place) {
+            if !std::mem::replace(&mut waiting.looked, true) && !all {
+                place += 1;
+                continue;
+            }
+            let source = self.take(place);
+            source.doubt.was_in_vain();
+            told(&source);
+        }
     }
 }
 
@@ -93,7 +153,7 @@ mod tests {
         for _ in 0..100 {
             doubt.begin();
             assert!(doubt.is_open());
-            doubt.spoken_of();
+            doubt.end();
             assert!(!doubt.is_open());
         }
         // Tried all the same, and there was nothing: right again.
@@ -124,7 +184,7 @@ mod tests {
             doubt.begin(); // the body, there already
             assert!(!doubt.is_open());
             doubt.found_nothing();
-            doubt.spoken_of();
+            doubt.end();
         }
     }
 }

@@ -118,9 +118,8 @@ pub(crate) struct Core {
     /// Wakers of combinators, to be called when nothing is half done.
     pub(crate) to_wake: Held<Vec<Waker>>,
 
-    // Kept for their allocations.
+    /// Kept for its allocation.
     pub(crate) due: Held<Vec<Due>>,
-    pub(crate) answered: Held<Vec<WaitId>>,
 }
 
 // ---------------------------------------------------------------- the kernel as its user sees it
@@ -395,7 +394,6 @@ impl Core {
             to_wake: Held::default(),
             notes: Held::default(),
             due: Held::default(),
-            answered: Held::default(),
         }
     }
 }

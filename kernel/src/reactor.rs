@@ -8,7 +8,7 @@
 //! open whether there is more, a source may be in doubt: see `doubt.rs`.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     io,
     os::fd::RawFd,
     rc::{Rc, Weak},
@@ -20,7 +20,8 @@ use slab::Slab;
 
 use crate::{
     across::{Alarm, Events, Poll, Registry},
-    doubt::Doubt,
+    doubt::{Doubt, Doubted},
+    held::Held,
     kernel::Core,
     wait::{NONE, WaitId},
 };
@@ -52,7 +53,7 @@ pub(crate) struct Source {
     /// A short read or write says nothing: see `distrust_short`.
     lasting: [Cell<bool>; 2],
     /// Whether a reader that believes it to be ready should wait for an event first.
-    doubt: Doubt,
+    pub(crate) doubt: Doubt,
     /// The one wait in each direction, or `NONE`.
     pub(crate) waiter: [Cell<WaitId>; 2],
 }
@@ -61,7 +62,7 @@ impl Source {
     /// True if it is registered with this kernel.
     #[inline]
     pub(crate) fn is_of(&self, core: &Core) -> bool {
-        std::ptr::eq(self.owner.as_ptr(), core)
+        Weak::ptr_eq(&self.owner, &core.me)
     }
 
     pub(crate) fn is_ready(&self, direction: usize) -> bool {
@@ -105,25 +106,15 @@ impl Source {
     pub(crate) fn distrust_short(&self, direction: usize) {
         self.lasting[direction].set(true);
     }
-
-    /// Ready from now on; gives the wait that this answers, or `NONE`.
-    pub(crate) fn mark(&self, direction: usize) -> WaitId {
-        self.ready[direction].set(true);
-        if direction == READ {
-            self.doubt.spoken_of();
-        }
-        self.waiter[direction].replace(NONE)
-    }
 }
 
 /// mio's poll and the table of sources.
 pub(crate) struct Reactor {
-    poll: RefCell<Poll>,
-    events: RefCell<Events>,
+    poll: Held<Poll>,
+    events: Held<Events>,
     registry: Registry,
-    sources: RefCell<Slab<Rc<Source>>>,
-    /// Sources in doubt that are waited for: since the last look for I/O, and since before.
-    doubted: RefCell<[Vec<Rc<Source>>; 2]>,
+    sources: Held<Slab<Rc<Source>>>,
+    doubted: Held<Doubted>,
     /// Counts registrations; the upper half of a token, so that an old event finds no new source.
     registrations: Cell<u32>,
 }
@@ -134,11 +125,11 @@ impl Reactor {
         let registry = poll.registry().try_clone()?;
         let waker = Alarm::new(&registry, WAKE)?;
         let reactor = Reactor {
-            poll: RefCell::new(poll),
-            events: RefCell::new(Events::with_capacity(1024)),
+            poll: Held::new(poll),
+            events: Held::new(Events::with_capacity(1024)),
             registry,
-            sources: RefCell::default(),
-            doubted: RefCell::default(),
+            sources: Held::default(),
+            doubted: Held::default(),
             registrations: Cell::new(0),
         };
         Ok((reactor, waker))
@@ -198,17 +189,20 @@ impl Reactor {
         self.registry.deregister(&mut SourceFd(&source.fd))
     }
 
-    /// Waits for events, remembers the readiness, and collects the waits it answers.
-    pub(crate) fn poll(
-        &self,
-        timeout: Option<Duration>,
-        answered: &mut Vec<WaitId>,
-    ) -> io::Result<()> {
+    /// Waits for events, for as long at most.
+    #[inline]
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         match self.poll.borrow_mut().poll(&mut events, timeout) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            other => other?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
         }
+    }
+
+    /// Remembers the readiness that was found, and hands over the waits that this answers.
+    #[inline]
+    pub(crate) fn read_events(&self, mut answer: impl FnMut(WaitId)) {
+        let events = self.events.borrow();
         let sources = self.sources.borrow();
         for event in events.iter() {
             let token = event.token().0;
@@ -221,10 +215,10 @@ impl Reactor {
             let (error, urgent) = (event.is_error(), event.is_priority());
             let ends = [event.is_read_closed(), event.is_write_closed()].map(|end| end || error);
             if event.is_readable() || urgent || ends[READ] {
-                push(answered, source.mark(READ));
+                hand(self.mark(source, READ), &mut answer);
             }
             if event.is_writable() || ends[WRITE] {
-                push(answered, source.mark(WRITE));
+                hand(self.mark(source, WRITE), &mut answer);
             }
             if urgent || ends[READ] {
                 source.distrust_short(READ);
@@ -233,36 +227,48 @@ impl Reactor {
                 source.distrust_short(WRITE);
             }
         }
-        Ok(())
+    }
+
+    /// Ready from now on; gives the wait that this answers, or `NONE`.
+    #[inline]
+    pub(crate) fn mark(&self, source: &Source, direction: usize) -> WaitId {
+        source.ready[direction].set(true);
+        if direction == READ {
+            self.end_doubt(source);
+        }
+        source.waiter[direction].replace(NONE)
     }
 
     /// Somebody waits for a source in doubt.
     pub(crate) fn wait_in_doubt(&self, source: &Rc<Source>) {
-        self.doubted.borrow_mut()[0].push(source.clone());
+        self.doubted.borrow_mut().add(source);
     }
 
-    /// True if somebody may wait for a source in doubt: the kernel may not sleep over it.
+    /// There was news of it, or who waited has given up: the next read tries.
+    #[inline]
+    pub(crate) fn end_doubt(&self, source: &Source) {
+        source.doubt.end();
+        self.doubted.borrow_mut().remove(source);
+    }
+
+    /// True if somebody waits for a source in doubt: the kernel may not sleep over it.
+    #[inline]
     pub(crate) fn has_doubts(&self) -> bool {
-        let [new, old] = &*self.doubted.borrow();
-        !new.is_empty() || !old.is_empty()
+        !self.doubted.borrow().is_empty()
     }
 
     /// There was a look for I/O. Who was in doubt at the one before already is told to try; if
     /// there is nothing else to do, everybody is.
-    pub(crate) fn settle_doubts(&self, all: bool, answered: &mut Vec<WaitId>) {
-        let [new, old] = &mut *self.doubted.borrow_mut();
-        while let Some(source) = old.pop().or_else(|| new.pop_if(|_| all)) {
-            if source.is_in_doubt(READ) {
-                source.doubt.was_in_vain();
-                push(answered, source.mark(READ));
-            }
-        }
-        std::mem::swap(new, old);
+    pub(crate) fn settle_doubts(&self, all: bool, mut answer: impl FnMut(WaitId)) {
+        self.doubted.borrow_mut().settle(all, |source| {
+            source.ready[READ].set(true);
+            hand(source.waiter[READ].replace(NONE), &mut answer);
+        });
     }
 }
 
-fn push(answered: &mut Vec<WaitId>, wait: WaitId) {
+fn hand(wait: WaitId, to: &mut impl FnMut(WaitId)) {
     if wait != NONE {
-        answered.push(wait);
+        to(wait);
     }
 }

@@ -160,6 +160,11 @@ impl Core {
         match (polled, self.left.0.get()) {
             (Poll::Pending, 0) => {}
             (Poll::Ready(()), 0) => self.retire(&task),
+            (Poll::Pending, Left::REQUESTS) => {
+                self.left.0.set(0);
+                self.read_requests();
+                self.wake_foreign();
+            }
             (Poll::Pending, Left::YIELDED) => {
                 self.left.0.set(0);
                 self.make_ready(task);
@@ -304,10 +309,11 @@ impl Core {
         source: &Source,
         direction: usize,
     ) -> ControlFlow<Answer> {
-        if source.is_ready(direction) && !source.is_in_doubt(direction) {
+        let (ready, ours) = (source.is_ready(direction), source.is_of(self));
+        if ready && !(ours && source.is_in_doubt(direction)) {
             return Break(Ok(()));
         }
-        if !source.is_of(self) {
+        if !ours {
             return Break(Err(Error::OtherRun));
         }
         if source.waiter[direction].get() != NONE {
@@ -389,26 +395,29 @@ impl Core {
         if timeout.is_none() {
             self.refuse_dead_end();
         }
-        if timeout != Some(Duration::ZERO) && !self.shared.fall_asleep() {
+        let sleeps = timeout != Some(Duration::ZERO);
+        if sleeps && !self.shared.fall_asleep() {
             return;
         }
         #[cfg(any(loom, miri, bare))]
         let timeout = self.shared.sleep(timeout);
-        let mut answered = self.answered.take();
-        if let Err(e) = self.reactor.poll(timeout, &mut answered) {
+        if let Err(e) = self.reactor.wait(timeout) {
             // epoll_wait fails only for reasons that are bugs (a bad descriptor or address).
             panic!("kernel: waiting for events failed: {e}");
         }
-        if doubts {
-            let idle = !busy && answered.is_empty();
-            self.reactor.settle_doubts(idle, &mut answered);
+        if sleeps {
+            self.shared.wake_up();
         }
-        self.shared.wake_up();
-        let idle = timeout == Some(Duration::ZERO) && !busy && !doubts && answered.is_empty();
-        answered
-            .drain(..)
-            .for_each(|wait| self.answer(wait, Ok(())));
-        self.answered.replace(answered);
+        let answered = Cell::new(false);
+        let answer = |wait| {
+            answered.set(true);
+            self.answer(wait, Ok(()));
+        };
+        self.reactor.read_events(answer);
+        if self.reactor.has_doubts() {
+            self.reactor.settle_doubts(!busy && !answered.get(), answer);
+        }
+        let idle = !sleeps && !busy && !doubts && !answered.get();
         if idle && !self.shared.is_noted() {
             self.jump();
         }

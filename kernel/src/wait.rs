@@ -329,10 +329,16 @@ impl Waits {
     /// Takes out the waker noted for this wait.
     #[inline]
     pub(crate) fn take_waker(&mut self, id: WaitId) -> Option<Waker> {
-        match std::mem::take(&mut self.get_mut(id).foreign) {
-            true => self.wakers.remove(&id),
-            false => None,
+        if !self.get(id).foreign {
+            return None;
         }
+        self.get_mut(id).foreign = false;
+        self.remove_waker(id)
+    }
+
+    #[cold]
+    fn remove_waker(&mut self, id: WaitId) -> Option<Waker> {
+        self.wakers.remove(&id)
     }
 
     /// Puts a wait at the end of a line that begins with `first`.

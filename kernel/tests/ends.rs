@@ -7,12 +7,14 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream as StdUnix,
     pin::pin,
+    rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
 use futures::poll;
 use kernel::{
-    AsyncFd, Kernel, ManualClock,
+    AsyncFd, Error, Kernel, ManualClock,
     io::{Read, Write},
     net::{TcpStream, UnixStream},
     spawn, timeout_after,
@@ -58,11 +60,21 @@ fn raw() -> (AsyncFd<StdUnix>, StdUnix) {
     (AsyncFd::new(ours).unwrap(), theirs)
 }
 
-/// Reads so often exactly what came that the next time it is taken for all there is.
+/// Reads so often exactly what came, and then nothing, that the next time it is taken for all.
 async fn learn(rounds: usize, ours: &impl Read, theirs: &mut impl Peer) {
     for _ in 0..rounds {
+        let mut buf = [0; 4];
+        let mut read = pin!(ours.read(&mut buf));
+        assert!(poll!(&mut read).is_pending()); // it finds nothing, or doubts
         theirs.write_all(b"pair").unwrap();
-        expect(ours, b"pair").await;
+        assert_eq!(read.await.unwrap(), 4);
+    }
+    if rounds == ENOUGH {
+        theirs.write_all(b"pair").unwrap();
+        let mut buf = [0; 4];
+        let mut read = pin!(ours.read(&mut buf));
+        assert!(poll!(&mut read).is_pending(), "it has not learnt to doubt");
+        assert_eq!(read.await.unwrap(), 4);
     }
 }
 
@@ -269,4 +281,172 @@ fn a_source_is_doubted_after_some_reads_that_left_nothing() {
         source.release();
     })
     .unwrap();
+}
+
+/// A reader who looks in, gives up, and comes again, each time or each few times in the same step.
+async fn looking_in(ours: impl Read, mut theirs: impl Peer) {
+    for steps in [0, 1, 2] {
+        theirs.write_all(b"some more pie").unwrap();
+        expect(&ours, b"some").await;
+        let (mut got, mut buf) = (Vec::new(), [0; 4]);
+        for _ in 0..100 {
+            let read = poll!(pin!(ours.read(&mut buf)));
+            if let Poll::Ready(n) = read {
+                got.extend_from_slice(&buf[..n.unwrap()]);
+            }
+            for _ in 0..steps {
+                yield_now().await.unwrap();
+            }
+        }
+        assert_eq!(got, b" more pie");
+    }
+}
+
+#[test]
+fn who_looks_in_again_and_again_finds_what_is_left() {
+    everywhere!(looking_in);
+}
+
+/// A reader who waits for no time at all, between turns of the loop.
+async fn in_no_time(ours: impl Read, mut theirs: impl Peer) {
+    theirs.write_all(b"some more pie").unwrap();
+    expect(&ours, b"some").await;
+    let (mut got, mut buf) = (Vec::new(), [0; 4]);
+    while got.len() < 9 {
+        let read = timeout_after(Duration::from_nanos(1), ours.read(&mut buf));
+        match read.await {
+            Ok(n) => got.extend_from_slice(&buf[..n]),
+            Err(e) => assert_eq!(Error::in_io(&e), Some(Error::TaskTimeout)),
+        }
+        kernel::sleep(Duration::from_micros(10)).await.unwrap();
+    }
+    assert_eq!(got, b" more pie");
+}
+
+#[test]
+fn who_never_waits_long_enough_finds_what_is_left() {
+    everywhere!(in_no_time);
+}
+
+/// Somebody else tries, while a reader waits in doubt, and leaves something.
+async fn robbed_in_doubt(ours: impl Read + 'static, mut theirs: impl Peer) {
+    let ours = Rc::new(ours);
+    theirs.write_all(b"some more pie").unwrap();
+    expect(&*ours, b"some").await;
+    let reader = ours.clone();
+    let reader = spawn(async move {
+        let mut buf = [0; 4];
+        let read = timeout_after(Duration::from_secs(60), reader.read(&mut buf));
+        read.await.map(|n| buf[..n].to_vec())
+    });
+    let robber = spawn(async move {
+        let mut buf = [0; 4];
+        ours.try_read(&mut buf).map(|n| buf[..n].to_vec())
+    });
+    let mut got = [reader.join().await, robber.join().await].map(|read| read.unwrap().unwrap());
+    got.sort();
+    assert_eq!(got, [&b" mor"[..], b"e pi"]);
+}
+
+#[test]
+fn a_try_beside_a_reader_in_doubt_strands_nobody() {
+    everywhere!(robbed_in_doubt);
+}
+
+/// Reads on from a stream that was in doubt when its kernel ended, or before the run did.
+#[test]
+fn a_doubt_does_not_outlive_its_run() {
+    let doubted = async || {
+        let (ours, mut theirs) = unix();
+        learn(ENOUGH, &ours, &mut theirs).await;
+        theirs.write_all(b"some more").unwrap();
+        expect(&ours, b"some").await;
+        (ours, theirs)
+    };
+    let on = async |ours: UnixStream| {
+        expect(&ours, b" mor").await;
+        expect(&ours, b"e").await;
+    };
+    let (ours, _theirs) = kernel::run(doubted()).unwrap();
+    kernel::run(on(ours)).unwrap();
+
+    let mut kernel = Kernel::builder().build().unwrap();
+    let (ours, _theirs) = kernel.run(async move {
+        let (ours, theirs) = doubted().await;
+        let mut buf = [0; 4];
+        assert!(poll!(pin!(ours.read(&mut buf))).is_pending());
+        (ours, theirs)
+    });
+    kernel.run(on(ours));
+}
+
+/// Waits in doubt for streams that are dropped or closed then, with others that are not.
+#[test]
+fn many_in_doubt_are_all_told() {
+    for busy in [false, true] {
+        kernel::run(async move {
+            let busy = spawn(async move { while busy && yield_now().await.is_ok() {} });
+            let mut readers = Vec::new();
+            let mut peers = Vec::new();
+            for n in 0..100 {
+                let (ours, mut theirs) = unix();
+                learn(ENOUGH, &ours, &mut theirs).await;
+                theirs.write_all(b"some more").unwrap();
+                peers.push(theirs);
+                readers.push(spawn(async move {
+                    expect(&ours, b"some").await;
+                    if n % 3 == 0 {
+                        // Given up in doubt, and closed.
+                        let mut buf = [0; 4];
+                        assert!(poll!(pin!(ours.read(&mut buf))).is_pending());
+                        yield_now().await.unwrap();
+                        return;
+                    }
+                    expect(&ours, b" mor").await;
+                    expect(&ours, b"e").await;
+                }));
+            }
+            for (n, reader) in readers.into_iter().enumerate() {
+                match n % 5 {
+                    1 => drop(reader.cancel().await),
+                    _ => reader.join().await.unwrap(),
+                }
+            }
+            busy.cancel().await.unwrap();
+        })
+        .unwrap();
+    }
+}
+
+/// The doubt is settled once; then the kernel sleeps.
+#[test]
+fn a_kernel_does_not_stay_awake_over_a_doubt() {
+    kernel::run(async {
+        let (ours, mut theirs) = unix();
+        learn(ENOUGH, &ours, &mut theirs).await;
+        let waker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            theirs.write_all(b"late").unwrap();
+            theirs
+        });
+        let before = cpu();
+        expect(&ours, b"late").await;
+        assert!(cpu() - before < Duration::from_millis(150));
+        waker.join().unwrap();
+    })
+    .unwrap();
+}
+
+/// CPU time of this thread.
+fn cpu() -> Duration {
+    let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the call fills what it is given a pointer to, or says that it did not.
+    let time = unsafe {
+        assert_eq!(
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()),
+            0
+        );
+        time.assume_init()
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -13,6 +13,7 @@
 //! [`run_in_thread`](crate::run_in_thread).
 
 mod copy;
+mod doing;
 mod reader;
 mod registered;
 mod spare;
@@ -21,6 +22,7 @@ mod stream;
 mod writer;
 
 pub use copy::copy;
+pub(crate) use doing::Doing;
 pub use reader::BufReader;
 pub(crate) use registered::{Io, byte_stream_methods, byte_stream_traits, readiness_methods};
 pub use split::{ReadHalf, WriteHalf, split};

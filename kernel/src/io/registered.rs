@@ -1,14 +1,17 @@
 //! A descriptor that the reactor watches: try, then wait for readiness, then try again.
 
 use std::{
+    future::Future,
     io::{self, IoSlice, IoSliceMut, Read, Write},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
+    ops::ControlFlow::{self, Break, Continue},
     os::fd::{AsRawFd, RawFd},
 };
 
+use super::Doing;
 use crate::{
     error::Error,
-    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe, may_go_on},
+    trap::{Direction, READ, Registered, Trap, WRITE, ask, breathe},
 };
 
 /// A registered, non-blocking descriptor. All methods take `&self`, so that one task may read
@@ -128,21 +131,25 @@ impl<S> Io<S> {
         }
     }
 
+    /// True if a try in this direction would probably find nothing, though it may be ready.
+    #[inline]
+    pub(super) fn is_in_doubt(&self, direction: Direction) -> bool {
+        direction == READ && self.registration.source.is_in_doubt()
+    }
+
+    pub(super) fn trap(&self, direction: Direction) -> Trap {
+        self.registration.source.trap(direction)
+    }
+
     /// Repeats an operation until it does not say `WouldBlock`.
-    pub(crate) async fn until_done<T>(
+    pub(crate) fn until_done<T>(
         &self,
         direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<T>,
-    ) -> io::Result<T> {
-        if !may_go_on() {
-            breathe().await?;
-        }
-        loop {
-            match self.attempt(direction, &mut operation) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready(direction).await?,
-                result => return result,
-            }
-        }
+    ) -> impl Future<Output = io::Result<T>> {
+        Doing::new(self, direction, move |io: &Io<S>| {
+            io.attempt(direction, &mut operation).map(Break)
+        })
     }
 }
 
@@ -167,24 +174,32 @@ where
     }
 
     fn when_readable(&self) -> Trap {
-        self.registration.source.trap(READ)
+        self.trap(READ)
     }
 
-    async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if !may_go_on() {
-            breathe().await?;
-        }
-        let source = &self.registration.source;
-        loop {
-            // Where there is probably nothing left, an event comes first.
-            if source.is_ready(READ) && !source.is_in_doubt() {
-                match self.try_read(buf) {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return result,
+    fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        Doing::new(self, READ, |io: &Io<S>| io.try_read(buf).map(Break))
+    }
+
+    fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        Doing::new(self, READ, |io: &Io<S>| {
+            io.try_read_vectored(bufs).map(Break)
+        })
+    }
+
+    fn read_exact(&self, mut buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+        Doing::new(self, READ, move |io: &Io<S>| {
+            if !buf.is_empty() {
+                match io.try_read(buf)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => buf = &mut mem::take(&mut buf)[n..],
                 }
             }
-            ask(source.trap(READ)).await?;
-        }
+            Ok(done_if(buf.is_empty()))
+        })
     }
 }
 
@@ -209,7 +224,36 @@ where
     }
 
     fn when_writable(&self) -> Trap {
-        self.registration.source.trap(WRITE)
+        self.trap(WRITE)
+    }
+
+    fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        Doing::new(self, WRITE, |io: &Io<S>| io.try_write(buf).map(Break))
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+        Doing::new(self, WRITE, |io: &Io<S>| {
+            io.try_write_vectored(bufs).map(Break)
+        })
+    }
+
+    fn write_all(&self, mut buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+        Doing::new(self, WRITE, move |io: &Io<S>| {
+            if !buf.is_empty() {
+                match io.try_write(buf)? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    n => buf = &buf[n..],
+                }
+            }
+            Ok(done_if(buf.is_empty()))
+        })
+    }
+}
+
+fn done_if(done: bool) -> ControlFlow<()> {
+    match done {
+        true => Break(()),
+        false => Continue(()),
     }
 }
 
@@ -238,16 +282,16 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// The system's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io));
         /// [`Error::Busy`](crate::Error::Busy) if another task waits to read.
-        pub async fn read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-            crate::io::Read::read(&self.io, buf).await
+        pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = std::io::Result<usize>> {
+            crate::io::Read::read(&self.io, buf)
         }
 
         /// As [`read`](Self::read), into several buffers with one system call.
-        pub async fn read_vectored(
+        pub fn read_vectored(
             &self,
             bufs: &mut [std::io::IoSliceMut<'_>],
-        ) -> std::io::Result<usize> {
-            crate::io::Read::read_vectored(&self.io, bufs).await
+        ) -> impl Future<Output = std::io::Result<usize>> {
+            crate::io::Read::read_vectored(&self.io, bufs)
         }
 
         /// Fills the buffer.
@@ -257,8 +301,8 @@ macro_rules! byte_stream_methods {
         ///
         /// # Errors
         /// As [`read`](Self::read); `UnexpectedEof` if the stream ends before the buffer is full.
-        pub async fn read_exact(&self, buf: &mut [u8]) -> std::io::Result<()> {
-            crate::io::Read::read_exact(&self.io, buf).await
+        pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = std::io::Result<()>> {
+            crate::io::Read::read_exact(&self.io, buf)
         }
 
         /// Writes as much as the system takes at once, and says how much that was.
@@ -269,16 +313,16 @@ macro_rules! byte_stream_methods {
         /// # Errors
         /// The system's, and cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if
         /// another task waits to write.
-        pub async fn write(&self, buf: &[u8]) -> std::io::Result<usize> {
-            crate::io::Write::write(&self.io, buf).await
+        pub fn write(&self, buf: &[u8]) -> impl Future<Output = std::io::Result<usize>> {
+            crate::io::Write::write(&self.io, buf)
         }
 
         /// As [`write`](Self::write), from several buffers with one system call.
-        pub async fn write_vectored(
+        pub fn write_vectored(
             &self,
             bufs: &[std::io::IoSlice<'_>],
-        ) -> std::io::Result<usize> {
-            crate::io::Write::write_vectored(&self.io, bufs).await
+        ) -> impl Future<Output = std::io::Result<usize>> {
+            crate::io::Write::write_vectored(&self.io, bufs)
         }
 
         /// Writes the whole buffer.
@@ -288,8 +332,8 @@ macro_rules! byte_stream_methods {
         ///
         /// # Errors
         /// As [`write`](Self::write).
-        pub async fn write_all(&self, buf: &[u8]) -> std::io::Result<()> {
-            crate::io::Write::write_all(&self.io, buf).await
+        pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = std::io::Result<()>> {
+            crate::io::Write::write_all(&self.io, buf)
         }
 
         /// Reads without ever waiting. It goes by what the kernel knows: what arrived since it
@@ -351,8 +395,8 @@ macro_rules! byte_stream_traits {
                 self.io.when_readable()
             }
 
-            async fn read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.io.read(buf).await
+            fn read(&self, buf: &mut [u8]) -> impl Future<Output = std::io::Result<usize>> {
+                self.io.read(buf)
             }
         }
 

@@ -46,6 +46,10 @@ impl<S: Read> Read for ReadHalf<S> {
     fn when_readable(&self) -> Trap {
         self.stream.when_readable()
     }
+
+    fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.stream.read(buf)
+    }
 }
 
 impl<S: Write> Write for WriteHalf<S> {

@@ -196,6 +196,10 @@ macro_rules! through_a_pointer {
             fn when_readable(&self) -> Trap {
                 (**self).when_readable()
             }
+
+            fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+                (**self).read(buf)
+            }
         }
 
         impl<$stream: Write + ?Sized> Write for $pointer {

@@ -153,7 +153,7 @@ impl Registered {
         for direction in [READ, WRITE] {
             // Marked as ready, so that a trap that is asked only later does not wait either.
             self.distrust_short(direction);
-            match self.0.mark(direction as usize) {
+            match core.reactor.mark(&self.0, direction as usize) {
                 NONE => {}
                 wait => core.answer(wait, Err(Error::Closed)),
             }

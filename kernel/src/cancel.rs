@@ -22,7 +22,14 @@ impl Core {
     /// True if the task now polled was not cancelled, and polls under no timeout and no shield.
     #[inline(always)]
     pub(crate) fn is_undisturbed(&self) -> bool {
-        !self.cancelled.get() && self.scope.get() == NONE
+        !self.disturbed.get()
+    }
+
+    /// To be called wherever one of the two changes.
+    #[inline]
+    pub(crate) fn note_disturbance(&self) {
+        let disturbed = self.cancelled.get() || self.scope.get() != NONE;
+        self.disturbed.set(disturbed);
     }
 
     /// What a trap has to come back with instead of waiting, if anything.

@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) scope: Cell<u32>,
     /// It was cancelled: the next trap has to look whether it was told.
     pub(crate) cancelled: Cell<bool>,
+    /// One of these two is so, which every trap asks.
+    pub(crate) disturbed: Cell<bool>,
     /// The number of the last cancellation or expiry that was delivered to anybody.
     pub(crate) interruptions: Cell<u64>,
     pub(crate) operations: Cell<u32>,
@@ -372,6 +374,7 @@ impl Core {
             current: Held::default(),
             scope: Cell::new(NONE),
             cancelled: Cell::new(false),
+            disturbed: Cell::new(false),
             interruptions: Cell::new(1),
             operations: Cell::new(0),
             lent: Lent {

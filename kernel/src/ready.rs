@@ -68,9 +68,6 @@ impl<T> Ready<T> {
     /// this far behind.
     #[inline]
     pub(crate) fn pop(&mut self, behind: usize) -> Option<(T, Option<&T>)> {
-        if self.dice.is_some() {
-            self.draw();
-        }
         let (taken, ring) = (self.taken, &mut self.ring[..]);
         let mask = ring.len().wrapping_sub(1);
         let item = ring.get_mut(taken & mask)?.take()?; // none there: it is empty
@@ -79,9 +76,14 @@ impl<T> Ready<T> {
         Some((item, later.and_then(Option::as_ref)))
     }
 
-    /// Lets one of all be the next.
+    /// True if dice draw the next.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.dice.is_some()
+    }
+
+    /// Lets one of all be the next, if dice draw it.
     #[cold]
-    fn draw(&mut self) {
+    pub(crate) fn draw(&mut self) {
         if let (Some(dice), false) = (&self.dice, self.is_empty()) {
             let drawn = (roll(dice) % self.len() as u64) as usize;
             let mask = self.ring.len() - 1;
@@ -153,7 +155,11 @@ mod tests {
         let drawn = |seed| {
             let mut ready = Ready::new(Some(seed));
             (0..50).for_each(|n| ready.push(n));
-            std::iter::from_fn(move || Some(ready.pop(1)?.0)).collect::<Vec<_>>()
+            let next = move || {
+                ready.draw();
+                Some(ready.pop(1)?.0)
+            };
+            std::iter::from_fn(next).collect::<Vec<_>>()
         };
         let (mut one, other) = (drawn(1), drawn(2));
         assert_eq!(one, drawn(1));

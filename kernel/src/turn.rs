@@ -102,7 +102,12 @@ impl Core {
             timed: matches!(self.clock, Clock::Real),
             ..Steps::default()
         };
-        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.run_steps(&steps))) {
+        let plain = self.watch.is_none() && !self.ready.borrow().is_drawn();
+        let run = || match plain {
+            true => self.run_steps::<true>(&steps),
+            false => self.run_steps::<false>(&steps),
+        };
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
             let Some(task) = self.current.take() else {
                 resume_unwind(payload); // not in a task: a waker's, or the kernel's own
             };
@@ -114,23 +119,27 @@ impl Core {
         }
     }
 
+    /// `PLAIN` if nobody looks on, and no dice draw the next: what every step would ask otherwise.
     #[inline(never)]
-    fn run_steps(&self, steps: &Steps) {
+    fn run_steps<const PLAIN: bool>(&self, steps: &Steps) {
         let lent = self.lent.waker();
         let mut context = Context::from_waker(&lent);
         while !steps.are_over() {
             for _ in 0..STEPS_PER_LOOK {
-                let Some(task) = self.next_ready() else {
+                let Some(task) = self.next_ready::<PLAIN>() else {
                     return;
                 };
-                self.step(task, &mut context);
+                self.step::<PLAIN>(task, &mut context);
             }
         }
     }
 
     #[inline]
-    fn next_ready(&self) -> Option<Task> {
+    fn next_ready<const PLAIN: bool>(&self) -> Option<Task> {
         let mut ready = self.ready.borrow_mut();
+        if !PLAIN {
+            ready.draw();
+        }
         let (task, later) = ready.pop(PREFETCHED)?;
         if let Some(later) = later {
             later.prefetch();
@@ -140,18 +149,18 @@ impl Core {
 
     /// Polls one task, then reads what it asked for.
     #[inline]
-    fn step(&self, task: Task, context: &mut Context<'_>) {
+    fn step<const PLAIN: bool>(&self, task: Task, context: &mut Context<'_>) {
         self.operations.set(OPERATIONS_PER_STEP);
         let id = task.record.id.to_bits();
         self.lent.task.store(id, Ordering::Relaxed);
         self.current.put(Some(task));
         // The one guard that is held while foreign code runs: nobody but us changes `current`.
         let polled = self.current.borrow().as_ref().and_then(|task| {
-            match self.watch {
-                None => task.poll_if_usual(context),
-                Some(_) => None,
-            }
-            .or_else(|| self.poll_unusual(task))
+            let usual = match PLAIN || self.watch.is_none() {
+                true => task.poll_if_usual(context),
+                false => None,
+            };
+            usual.or_else(|| self.poll_unusual(task))
         });
         let task = self.current.take();
         let (Some(polled), Some(task)) = (polled, task) else {
@@ -207,6 +216,7 @@ impl Core {
             cancellation,
             Cancellation::Pending | Cancellation::Delivered
         ));
+        self.note_disturbance();
         if let Some(watch) = &self.watch {
             self.left.add(Left::WATCHED);
             watch.running(task);
@@ -227,6 +237,7 @@ impl Core {
     fn end_unusual(&self, task: &Task) {
         self.lent_data.set(self.lent.data());
         self.cancelled.set(false);
+        self.note_disturbance();
         if let Some(watch) = &self.watch {
             watch.leave(task);
         }

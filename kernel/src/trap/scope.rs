@@ -249,6 +249,7 @@ impl Inside<'_> {
     #[inline]
     fn enter(core: &Core, scope: u32) -> Inside<'_> {
         let before = core.scope.replace(scope);
+        core.note_disturbance();
         Inside { core, before }
     }
 }
@@ -257,5 +258,6 @@ impl Drop for Inside<'_> {
     #[inline]
     fn drop(&mut self) {
         self.core.scope.set(self.before);
+        self.core.note_disturbance();
     }
 }

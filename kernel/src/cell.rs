@@ -199,6 +199,7 @@ union Stage<F: Future> {
 }
 
 /// A task. Clones are the same task.
+#[repr(transparent)]
 pub(crate) struct Task {
     cell: NonNull<Header>,
 }
@@ -377,6 +378,63 @@ impl Drop for Task {
             // SAFETY: this was the last of all pointers to the cell.
             unsafe { (self.kind.free)(self.cell) }
         }
+    }
+}
+
+/// A place in the table of tasks, in one word: a task, or, while it is free, the number of the next
+/// free one. (A list of the free ones beside the table would be 4 bytes more for each of a million.)
+#[repr(transparent)]
+pub(crate) struct Seat {
+    /// A counted pointer to a cell, which is even, or a number, shifted, and 1.
+    word: *const Header,
+}
+
+const _: () = assert!(align_of::<Header>() > 1);
+
+impl Seat {
+    pub(crate) fn free(next: u32) -> Seat {
+        let word = std::ptr::without_provenance((next as usize) << 1 | 1);
+        Seat { word }
+    }
+
+    fn is_free(&self) -> bool {
+        self.word.addr() & 1 != 0
+    }
+
+    #[inline]
+    pub(crate) fn task(&self) -> Option<&Task> {
+        let word = &raw const self.word;
+        // SAFETY: both are one pointer, and this is a counted one; it stays as long as `self` does.
+        (!self.is_free()).then(|| unsafe { &*word.cast::<Task>() })
+    }
+
+    /// Puts a task into a free place; gives the number that was there.
+    ///
+    /// # Panics
+    /// If it is not free.
+    #[inline]
+    pub(crate) fn sit(&mut self, task: Task) -> u32 {
+        assert!(self.is_free(), "a task has this place");
+        let next = (self.word.addr() >> 1) as u32;
+        self.word = ManuallyDrop::new(task).cell.as_ptr();
+        next
+    }
+
+    /// Takes the task out, if there is one, and puts a number there.
+    #[inline]
+    pub(crate) fn leave(&mut self, next: u32) -> Option<Task> {
+        if self.is_free() {
+            return None;
+        }
+        let left = ManuallyDrop::new(std::mem::replace(self, Seat::free(next)));
+        let cell = NonNull::new(left.word.cast_mut());
+        cell.map(|cell| Task { cell }) // with the count that was this place's
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        drop(self.leave(0));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    mem::forget,
     num::NonZeroU32,
     panic::{Location, resume_unwind},
     rc::Rc,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    cell::{Joint, Task},
+    cell::{Joint, Seat, Task},
     error::JoinError,
     kernel::Core,
     task::{JoinHandle, Record, TaskId, report_panic},
@@ -18,13 +17,24 @@ use crate::{
 };
 
 /// All tasks that have not ended, found by their ids.
-#[derive(Default)]
 pub(crate) struct Tasks {
-    places: Vec<Option<Task>>,
-    /// Places that may be used again.
-    free: Vec<u32>,
+    seats: Vec<Seat>,
+    /// The first of the seats that are free; each has the number of the next. `NONE` is after the last.
+    free: u32,
+    taken: usize,
     /// So many were spawned, with those of earlier kernels: see [`TaskId`].
     spawned: u32,
+}
+
+impl Default for Tasks {
+    fn default() -> Tasks {
+        Tasks {
+            seats: Vec::new(),
+            free: NONE,
+            taken: 0,
+            spawned: 0,
+        }
+    }
 }
 
 impl Tasks {
@@ -38,55 +48,64 @@ impl Tasks {
         self.spawned
     }
 
-    /// A place and a number for a task to be made.
+    /// A number for the task that is put next, with the place where it will stand.
     #[inline]
-    fn reserve(&mut self) -> TaskId {
+    fn next_id(&mut self) -> TaskId {
         self.spawned = self.spawned.wrapping_add(1).max(1);
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            (self.places.len() - 1) as u32
-        });
+        if self.free == NONE {
+            self.add_seat();
+        }
         let serial = NonZeroU32::new(self.spawned).expect("it is at least 1");
-        TaskId::new(serial, index)
+        TaskId::new(serial, self.free)
     }
 
+    #[inline(never)]
+    fn add_seat(&mut self) {
+        self.free = self.seats.len() as u32;
+        self.seats.push(Seat::free(NONE));
+    }
+
+    /// Puts the task there that was made with the id of `next_id`.
+    #[inline]
     fn put(&mut self, task: Task) {
-        if let Some(place) = self.places.get_mut(task.record.id.index()) {
-            forget(place.replace(task)); // `reserve` has found it empty: nothing to drop
-        }
+        let seat = &mut self.seats[task.record.id.index()];
+        self.free = seat.sit(task);
+        self.taken += 1;
     }
 
     /// The task, unless it has ended.
     #[inline]
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
-        let task = self.places.get(id.index())?.as_ref()?;
+        let task = self.seats.get(id.index())?.task()?;
         (task.record.id == id).then_some(task)
     }
 
     /// Where the task stands.
-    pub(crate) fn place(&self, id: TaskId) -> &Option<Task> {
-        &self.places[id.index()]
+    pub(crate) fn seat(&self, id: TaskId) -> &Seat {
+        &self.seats[id.index()]
     }
 
     /// The task in this place.
     pub(crate) fn at(&self, index: u32) -> Option<&Task> {
-        self.places.get(index as usize)?.as_ref()
+        self.seats.get(index as usize)?.task()
     }
 
     /// Nothing may be borrowed when what this gives is dropped: that may run foreign code.
     #[must_use]
+    #[inline]
     fn remove(&mut self, id: TaskId) -> Option<Task> {
-        let task = self.places[id.index()].take()?;
-        self.free.push(id.index() as u32);
+        let task = self.seats[id.index()].leave(self.free)?;
+        self.free = id.index() as u32;
+        self.taken -= 1;
         Some(task)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
-        self.places.iter().flatten()
+        self.seats.iter().filter_map(Seat::task)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.taken
     }
 }
 
@@ -150,7 +169,7 @@ impl Core {
         future: F,
         site: &'static Location<'static>,
     ) -> Joint<F::Output> {
-        let id = self.tasks.borrow_mut().reserve();
+        let id = self.tasks.borrow_mut().next_id();
         let record = Record::new(id, self.current_id(), site);
         let joint = Joint::new(future, record, &self.blocks);
         let task = joint.task();

@@ -386,7 +386,7 @@ impl Core {
             task.prefetch();
         }
         if let Some(task) = task(FETCHED) {
-            prefetch(self.tasks.borrow().place(task.record.id));
+            prefetch(self.tasks.borrow().seat(task.record.id));
         }
     }
 

@@ -22,7 +22,12 @@ const GRAIN: usize = 8;
 /// Larger blocks than this many grains are allocated alone.
 const LARGEST: usize = 64;
 /// A chunk with its blocks, in bytes: with the allocator's own word, less than a page.
-const CHUNK: usize = 4096 - 16;
+const SMALL: usize = 4096 - 16;
+/// A chunk of a pool that has this much already. Its pages are asked for at once: a million tasks are
+/// spawned as fast as their memory comes, and two thirds of that were page faults.
+const LARGE: usize = 256 << 10;
+/// What those chunks are aligned to; pages of another size only make asking in vain.
+const PAGE: usize = 4096;
 
 /// A block's number in its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub(crate) struct Blocks {
 struct Pools {
     /// For each size in grains, the chunks that have a free block, as a list.
     open: [Cell<Option<NonNull<Chunk>>>; LARGEST + 1],
+    /// For each size, the bytes of all its chunks.
+    held: [Cell<usize>; LARGEST + 1],
     /// The kernel is gone: nothing is kept for another task.
     closed: Cell<bool>,
 }
@@ -59,6 +66,9 @@ struct Chunk {
     /// So many blocks were ever used; those behind them are free too.
     touched: Cell<u16>,
     live: Cell<u16>,
+    /// So many blocks it has.
+    room: u16,
+    size: usize,
 }
 
 /// The size of blocks for this type in grains, if they come out of chunks.
@@ -71,8 +81,15 @@ const fn grains(of: Layout) -> Option<usize> {
     }
 }
 
-const fn capacity(grains: usize) -> u16 {
-    ((CHUNK - size_of::<Chunk>()) / (grains * GRAIN)) as u16
+const fn layout(size: usize) -> Layout {
+    let align = match size {
+        LARGE => PAGE,
+        _ => align_of::<Chunk>(),
+    };
+    match Layout::from_size_align(size, align) {
+        Ok(layout) => layout,
+        Err(_) => panic!("no overflow"),
+    }
 }
 
 impl Blocks {
@@ -80,6 +97,7 @@ impl Blocks {
         Blocks {
             pools: Rc::new(Pools {
                 open: [const { Cell::new(None) }; LARGEST + 1],
+                held: [const { Cell::new(0) }; LARGEST + 1],
                 closed: Cell::new(false),
             }),
             pooled: !cfg!(debug_assertions),
@@ -153,6 +171,7 @@ impl Pools {
                 free,
                 touched,
                 live,
+                room,
                 ..
             } = chunk.as_ref();
             let mut slot = free.get();
@@ -166,7 +185,7 @@ impl Pools {
                 free.set(block.cast::<Slot>().read());
             }
             live.set(live.get() + 1);
-            if live.get() == capacity(grains) {
+            if live.get() == *room {
                 self.unlink(grains, chunk);
             }
             (block, slot)
@@ -176,7 +195,13 @@ impl Pools {
     #[cold]
     #[inline(never)]
     fn new_chunk(self: &Rc<Pools>, grains: usize) -> NonNull<Chunk> {
-        let chunk = alone(CHUNK_LAYOUT).cast::<Chunk>();
+        let held = &self.held[grains];
+        let size = if held.get() < LARGE { SMALL } else { LARGE };
+        let chunk = alone(layout(size)).cast::<Chunk>();
+        held.set(held.get() + size);
+        if size == LARGE {
+            ask_for_pages(chunk.cast());
+        }
         // SAFETY: it is long and aligned enough, and nobody else has it.
         unsafe {
             chunk.write(Chunk {
@@ -186,6 +211,8 @@ impl Pools {
                 free: Cell::new(Slot::NONE),
                 touched: Cell::new(0),
                 live: Cell::new(0),
+                room: ((size - size_of::<Chunk>()) / (grains * GRAIN)) as u16,
+                size,
             });
             self.link(grains, chunk);
         }
@@ -241,16 +268,25 @@ impl Pools {
         // SAFETY: the caller's word; `new_chunk` made it.
         unsafe {
             self.unlink(grains, chunk);
+            let size = chunk.as_ref().size;
+            self.held[grains].set(self.held[grains].get() - size);
             chunk.drop_in_place();
-            dealloc(chunk.as_ptr().cast(), CHUNK_LAYOUT);
+            dealloc(chunk.as_ptr().cast(), layout(size));
         }
     }
 }
 
-const CHUNK_LAYOUT: Layout = match Layout::from_size_align(CHUNK, align_of::<Chunk>()) {
-    Ok(layout) => layout,
-    Err(_) => panic!("no overflow"),
-};
+/// Asks for the pages of a large chunk, before they are touched one by one. (Since Linux 5.14; where it
+/// is not known, they come as they are touched.)
+fn ask_for_pages(chunk: NonNull<u8>) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    // SAFETY: it is memory of ours, of that size and alignment; what is in it stays.
+    unsafe {
+        libc::madvise(chunk.as_ptr().cast(), LARGE, libc::MADV_POPULATE_WRITE);
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    let _ = chunk;
+}
 
 impl Chunk {
     /// Where a block lies.
@@ -266,7 +302,7 @@ impl Chunk {
 
     /// # Safety
     /// The block was taken out of a chunk for this many grains, and nobody uses it any more.
-    #[inline(always)] // so that the capacity, a division, is a constant
+    #[inline(always)] // for one type, the block's size is a constant
     unsafe fn put_back(block: NonNull<u8>, slot: Slot, grains: usize) {
         let offset = size_of::<Chunk>() + usize::from(slot.0) * grains * GRAIN;
         // SAFETY: the reverse of `block`. The chunk is alive as long as a block of it is in use; one
@@ -274,11 +310,15 @@ impl Chunk {
         unsafe {
             let chunk = block.byte_sub(offset).cast::<Chunk>();
             let Chunk {
-                pools, free, live, ..
+                pools,
+                free,
+                live,
+                room,
+                ..
             } = chunk.as_ref();
             block.cast::<Slot>().write(free.replace(slot));
             let were = live.replace(live.get() - 1);
-            if were == capacity(grains) {
+            if were == *room {
                 pools.link(grains, chunk);
             }
             if were == 1 && !pools.keeps(chunk) {
@@ -372,7 +412,10 @@ mod tests {
     #[test]
     fn blocks_outlive_their_kernel() {
         let blocks = Blocks::pooled();
-        let taken: Vec<_> = (0..500_u64).map(|n| Taken::new(&blocks, n)).collect();
+        let count = if cfg!(miri) { 500 } else { 30_000_u64 };
+        let taken: Vec<_> = (0..count).map(|n| Taken::new(&blocks, n)).collect();
+        let held = blocks.pools.held[3].get();
+        assert!(cfg!(miri) || held > 2 * LARGE, "no large chunk: {held}");
         let pools = Rc::downgrade(&blocks.pools);
         drop(blocks);
         assert!(pools.upgrade().is_some());

@@ -117,18 +117,25 @@ impl Doubted {
         taken.source
     }
 
-    /// After a look for I/O: gives those that were there at the one before already, or all.
-    pub(crate) fn settle(&mut self, all: bool, mut told: impl FnMut(&Source)) {
+    /// After a look for I/O: tells those that were there at the one before already, or all.
+    #[inline]
+    pub(crate) fn settle(&mut self, all: bool, mut tell: impl FnMut(&Source)) {
         let mut place = 0;
         while let Some(waiting) = self.0.get_mut(place) {
-            if !std::mem::replace(&mut waiting.looked, true) && !all {
+            if waiting.looked || all {
+                tell(&self.take_in_vain(place));
+            } else {
+                waiting.looked = true;
                 place += 1;
-                continue;
             }
-            let source = self.take(place);
-            source.doubt.was_in_vain();
-            told(&source);
         }
+    }
+
+    #[inline(never)]
+    fn take_in_vain(&mut self, place: usize) -> Rc<Source> {
+        let source = self.take(place);
+        source.doubt.was_in_vain();
+        source
     }
 }
 

@@ -254,9 +254,7 @@ impl Kernel {
         let _running = Running::start(&core);
         let main = spawn_at(main, site).name("main");
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            while !main.is_finished() {
-                core.turn();
-            }
+            core.turn_while(&|| !main.is_finished());
             core.close_down();
         }));
         match ran {

@@ -1,6 +1,7 @@
 //! The end of a run: hooks, then whatever is left.
 
 use std::{
+    cell::Cell,
     future::Future,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     pin::Pin,
@@ -70,9 +71,7 @@ impl Core {
                 Ok::<(), Error>(())
             });
             let hook = spawn_at(bounded, site).name("shutdown hook");
-            while !hook.is_finished() {
-                self.turn();
-            }
+            self.turn_while(&|| !hook.is_finished());
             match hook.into_result() {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(JoinError::Cancelled | JoinError::Interrupted(_)) => {
@@ -126,9 +125,7 @@ impl Core {
         report_left(&left);
         self.end_tasks(left);
         self.end_tasks(self.tasks_that(|_| true));
-        while self.tasks.borrow().len() > 0 {
-            self.turn();
-        }
+        self.turn_while(&|| self.tasks.borrow().len() > 0);
     }
 
     fn tasks_that(&self, are: impl Fn(&Task) -> bool) -> Vec<Task> {
@@ -144,14 +141,14 @@ impl Core {
             }
         }
         for task in tasks {
-            let mut turns = 0;
-            while !task.has_ended() {
-                self.turn();
-                turns += 1;
-                if turns % TURNS_PER_JUMP == 0 {
+            let turns = Cell::new(0u32);
+            self.turn_while(&|| {
+                turns.set(turns.get() + 1);
+                if turns.get().is_multiple_of(TURNS_PER_JUMP) {
                     self.jump(); // it is never idle, so a manual clock would stand still for ever
                 }
-            }
+                !task.has_ended()
+            });
         }
     }
 }

@@ -46,9 +46,18 @@ const NOTES_KEPT: usize = 1024;
 const OPERATIONS_PER_STEP: u32 = 128;
 
 impl Core {
+    /// The loop. A turn is part of it and no function of its own: what was called before a system call
+    /// returns from behind it to where the processor does not expect.
+    pub(crate) fn turn_while(&self, goes_on: &dyn Fn() -> bool) {
+        while goes_on() {
+            self.turn();
+        }
+    }
+
     /// One turn: I/O, outside, deadlines, tasks, the dying. Tasks come last, so that whoever
     /// turns the loop sees at once that `main` has ended, and does not sleep once more.
-    pub(crate) fn turn(&self) {
+    #[inline(always)]
+    fn turn(&self) {
         self.poll_io();
         self.read_notes();
         self.expire_deadlines();

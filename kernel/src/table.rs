@@ -13,6 +13,7 @@ use crate::{
     error::JoinError,
     kernel::Core,
     task::{JoinHandle, Record, TaskId, report_panic},
+    trap::unclaimed,
     wait::NONE,
 };
 
@@ -278,7 +279,12 @@ impl Core {
         let ready = self.ready.borrow_mut().take();
         drop(ready);
         let stray = self.waits.borrow().ids();
-        stray.into_iter().for_each(|wait| self.withdraw(wait));
+        for wait in stray {
+            if self.waits.borrow().get(wait).answer() == Some(Ok(())) {
+                unclaimed::keep(self.run_number(), wait);
+            }
+            self.withdraw(wait);
+        }
     }
 
     /// Leaves no trace of this run for the next; gives `main`'s value.

@@ -33,6 +33,7 @@
 mod at_once;
 mod scope;
 mod source;
+pub(crate) mod unclaimed;
 
 use std::{
     future::Future,
@@ -91,7 +92,8 @@ pub struct BellKey(pub(crate) BellId);
 /// # Errors
 /// Cancellation and timeouts, at once if one is due; [`Error::Busy`] if another task waits for
 /// the same source in the same direction; [`Error::OneSelf`] for a task that joins itself;
-/// [`Error::OtherRun`] for a source of another kernel, and if the wait began in an earlier run.
+/// [`Error::OtherRun`] for a source of another kernel, and if the wait began in an earlier run, which
+/// did not grant it.
 ///
 /// # Panics
 /// When polled outside a running kernel.
@@ -201,21 +203,25 @@ impl Ask {
             return false;
         };
         Core::with_current(|core| {
-            core.run_number() == run && core.waits.borrow().get(id).answer() == Some(Ok(()))
+            let own = core.run_number() == run;
+            own.then(|| core.waits.borrow().get(id).answer() == Some(Ok(())))
         })
-        .unwrap_or(false)
+        .flatten()
+        .unwrap_or_else(|| unclaimed::is_kept(run, id))
     }
 }
 
 impl Drop for Ask {
     fn drop(&mut self) {
         if let State::Waiting(id, run) = self.state {
-            // Another run's table has forgotten it already.
-            Core::with_current(|core| {
-                if core.run_number() == run {
-                    core.withdraw(id);
-                }
+            let own = Core::with_current(|core| {
+                let own = core.run_number() == run;
+                own.then(|| core.withdraw(id))
             });
+            // The table of a run that is over has forgotten it already.
+            if own.flatten().is_none() {
+                unclaimed::claim(run, id);
+            }
         }
     }
 }
@@ -232,7 +238,10 @@ impl Core {
                 }
             },
             State::Waiting(id, run) if *run == self.run_number() => self.look(*id, waker),
-            State::Waiting(..) => Poll::Ready(Err(Error::OtherRun)),
+            State::Waiting(id, run) => Poll::Ready(match unclaimed::claim(*run, *id) {
+                true => Ok(()),
+                false => Err(Error::OtherRun),
+            }),
             State::Done => panic!("a trap's future was polled after its end"),
         };
         if polled.is_ready() {

@@ -16,7 +16,7 @@ use kernel::{
     AsyncFd, Bell, Error, Kernel, ManualClock, ask, at_shutdown,
     net::UnixStream,
     sleep, spawn,
-    sync::Event,
+    sync::{Event, Permit, Semaphore},
     timeout_after,
     trap::{Direction, Registered, Trap},
     yield_now,
@@ -212,6 +212,32 @@ fn a_wait_kept_from_an_earlier_run_takes_nobody_s_answer() {
         }
         assert_eq!(kernel::stats().timers, 0);
     });
+}
+
+type Granted = Pin<Box<dyn Future<Output = Result<Permit, Error>>>>;
+
+/// A wait for the one permit, which it got, and does not know yet.
+async fn granted(semaphore: Semaphore) -> Granted {
+    let held = semaphore.try_acquire().unwrap();
+    let waits = Box::pin(async move { semaphore.acquire().await });
+    let waits = asked(waits as Granted).await;
+    drop(held);
+    waits
+}
+
+/// Of two futures that own a permit when their run ends, one gives it back and one uses it.
+#[test]
+fn what_was_granted_in_a_run_that_is_over_is_not_lost() {
+    let (mut kernel, semaphore) = (kernel(), Semaphore::new(1));
+    for claimed in [false, true] {
+        let granted = kernel.run(granted(semaphore.clone()));
+        assert_eq!(semaphore.available(), 0);
+        match claimed {
+            true => drop(kernel.run(granted).unwrap()),
+            false => drop(granted),
+        }
+        assert_eq!(semaphore.available(), 1);
+    }
 }
 
 #[test]

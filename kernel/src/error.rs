@@ -189,12 +189,21 @@ impl Inner {
 /// wanted to know that a task has panicked.
 impl Drop for Inner {
     fn drop(&mut self) {
-        let payload = self.take();
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        let mut payload = self.take();
+        for _ in 0..3 {
+            let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload.take()))) else {
+                return;
+            };
             log::error!("kernel: the drop of what was panicked with panicked");
-            std::mem::forget(another); // it may be of the same kind
+            payload = Some(another);
         }
+        std::mem::forget(payload); // a chain of such that may have no end
     }
+}
+
+/// An error of the system, which does not say what it was about.
+pub(crate) fn about(what: impl fmt::Display, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Runs foreign code that belongs to no task: if it panics that is logged, and the run goes on.

@@ -61,10 +61,15 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// # std::io::Result::Ok(()) }).unwrap().unwrap();
     /// ```
     pub fn watch(inner: T) -> io::Result<AsyncFd<T>> {
+        let number = inner.as_raw_fd();
         let io = Io::shared(Raw(inner)).map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM) => io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "regular files cannot be watched for readiness: use run_in_thread",
+            ),
+            Some(libc::EEXIST) => io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("descriptor {number} is watched already"),
             ),
             _ => e,
         })?;

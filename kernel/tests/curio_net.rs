@@ -132,6 +132,7 @@ fn echo_over_a_unix_socket() {
         server.join().await.unwrap().unwrap();
         let taken = UnixListener::bind(&bound).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse); // the file is still there
+        assert!(taken.to_string().contains(bound.to_str().unwrap()));
         let missing = UnixStream::connect(bound.with_file_name("none")).await;
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
     })

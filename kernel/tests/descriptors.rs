@@ -125,6 +125,7 @@ fn a_descriptor_is_watched_once_at_a_time() {
         let first = AsyncFd::watch(theirs.as_fd())?;
         let second = AsyncFd::watch(theirs.as_fd()).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+        assert!(second.to_string().contains("watched already"), "{second}");
         drop(first);
         AsyncFd::watch(theirs.as_fd()).map(drop)
     })

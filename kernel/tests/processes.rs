@@ -57,7 +57,10 @@ fn the_status_says_how_it_ended() {
         assert!(!exists(child.id()));
         // Under valgrind a program that does not exist is found out only after the fork.
         match Command::new("/no/such/program").status().await {
-            Err(e) => assert_eq!(e.kind(), io::ErrorKind::NotFound),
+            Err(e) => {
+                assert_eq!(e.kind(), io::ErrorKind::NotFound);
+                assert!(e.to_string().starts_with("/no/such/program: "), "{e}");
+            }
             Ok(status) => assert_eq!(status.code(), Some(127)),
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    error::about,
     io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
     trap::READ,
 };
@@ -25,12 +26,13 @@ impl UnixListener {
     /// Binds to a path, which must not exist, and listens. The file stays when it is dropped.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, with the path before its text.
     ///
     /// # Panics
     /// Outside a running kernel.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        let inner = mio::net::UnixListener::bind(path)?;
+        let path = path.as_ref();
+        let inner = mio::net::UnixListener::bind(path).map_err(|e| about(path.display(), e))?;
         Ok(UnixListener {
             io: Io::new(inner, true)?,
         })

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    error::about,
     io::{Io, readiness_methods},
     net::datagram_methods,
     trap::READ,
@@ -25,12 +26,14 @@ impl UnixDatagram {
     /// Binds to a path, which must not exist. The file stays when it is dropped.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, with the path before its text.
     ///
     /// # Panics
     /// Outside a running kernel.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
-        UnixDatagram::from_mio(mio::net::UnixDatagram::bind(path)?)
+        let path = path.as_ref();
+        let inner = mio::net::UnixDatagram::bind(path).map_err(|e| about(path.display(), e))?;
+        UnixDatagram::from_mio(inner)
     }
 
     /// A socket without a name: it can send, and nobody can answer.

@@ -11,6 +11,7 @@ use std::{
 use super::Child;
 use crate::{
     TaskGroup,
+    error::about,
     io::{BufReader, Read},
 };
 
@@ -88,13 +89,29 @@ impl Command {
     /// about a millisecond.
     ///
     /// # Errors
-    /// The system's: no such program, no permission, too many processes or descriptors.
+    /// The system's: no such program or directory, no permission (both with the program's name
+    /// before the system's text), too many processes or descriptors.
     ///
     /// # Panics
     /// Outside a running kernel.
     pub fn spawn(&mut self) -> io::Result<Child> {
         self.command.process_group(0);
-        Child::new(self.command.spawn()?)
+        let child = self.command.spawn().map_err(|e| self.failed(e))?;
+        Child::new(child)
+    }
+
+    /// Says what could not be started, and where: the system's error is the same for a program
+    /// that is not there and for such a directory.
+    fn failed(&self, error: io::Error) -> io::Error {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        if !matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) {
+            return error; // a shortage, which its number tells best
+        }
+        let program = self.command.get_program().display();
+        match self.command.get_current_dir() {
+            Some(place) => about(format_args!("{program} in {}", place.display()), error),
+            None => about(program, error),
+        }
     }
 
     /// Starts it and waits for its end.

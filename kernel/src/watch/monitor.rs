@@ -29,6 +29,7 @@ use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use super::board::Board;
 use crate::{
     across::{Mutex, MutexGuard},
+    error::about,
     handover::{Missing, handover},
     kernel::Core,
     outside::{Note, Shared},
@@ -84,7 +85,7 @@ impl Monitor {
         board: Arc<Board>,
         kernel: Arc<Shared>,
     ) -> io::Result<Monitor> {
-        let listener = bind(path)?;
+        let listener = bind(path).map_err(|e| about(path.display(), e))?;
         let poll = Poll::new()?;
         let stop = mio::Waker::new(poll.registry(), STOP)?;
         let fd = listener.as_raw_fd();

@@ -10,7 +10,9 @@
 //! The counter is believed only where the operating system keeps its own time by it, for that
 //! has made sure that it runs evenly, and alike on all processors.
 
-use std::{cell::Cell, sync::OnceLock};
+use std::cell::Cell;
+
+use crate::across::Known;
 
 /// By how much a time may lie ahead, in nanoseconds: about a millisecond.
 pub(crate) const GRAIN_NS: u64 = 1 << 20;
@@ -48,8 +50,8 @@ impl Soon {
 }
 
 fn counter_is_trusted() -> bool {
-    static TRUSTED: OnceLock<bool> = OnceLock::new();
-    *TRUSTED.get_or_init(|| {
+    static TRUSTED: Known = Known::nothing();
+    TRUSTED.get(|| {
         let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
         HAS_COUNTER && std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
     })

@@ -37,11 +37,33 @@ pub(crate) use usual::{Whereabouts, Window, local, several_processors, thread};
 #[cfg(not(any(loom, miri, bare)))]
 pub(crate) type Alarm = mio::Waker;
 
+/// The answer to a question about the machine: whoever comes before it is known finds it out.
+/// (std's own waits for whoever does, where a sanitizer does not see the order of the two.)
+pub(crate) struct Known(std::sync::atomic::AtomicU8);
+
+impl Known {
+    pub(crate) const fn nothing() -> Known {
+        Known(std::sync::atomic::AtomicU8::new(0))
+    }
+
+    pub(crate) fn get(&self, find_out: impl FnOnce() -> bool) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        match self.0.load(Relaxed) {
+            0 => {
+                let found = find_out();
+                self.0.store(1 + u8::from(found), Relaxed);
+                found
+            }
+            known => known == 2,
+        }
+    }
+}
+
 #[cfg(not(loom))]
 mod usual {
     pub(crate) use std::thread;
     use std::{
-        sync::{LazyLock, atomic::Ordering},
+        sync::atomic::Ordering,
         time::{Duration, Instant},
     };
 
@@ -64,9 +86,8 @@ mod usual {
 
     /// Whether two threads of ours can run at once, as it was when this was first asked.
     pub(crate) fn several_processors() -> bool {
-        static SEVERAL: LazyLock<bool> =
-            LazyLock::new(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1));
-        *SEVERAL
+        static SEVERAL: super::Known = super::Known::nothing();
+        SEVERAL.get(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1))
     }
 
     /// On which processor a thread ran when it last said so.

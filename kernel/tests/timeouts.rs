@@ -516,6 +516,6 @@ fn many_timeouts_over_shields_expire_quickly() {
             task.join().await.unwrap().unwrap();
         }
     });
-    // Each of them searched among the shields of all the others.
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    // Each of them searched among the shields of all the others. (Memcheck takes half a minute.)
+    assert!(begin.elapsed() < Duration::from_secs(120));
 }

@@ -10,7 +10,9 @@ use kernel::{
     yield_now,
 };
 
-use crate::support::{Held, SECOND, alone, nothing, settled};
+#[cfg(not(tsan))]
+use crate::support::{Held, settled};
+use crate::support::{SECOND, alone, nothing};
 
 /// True if the scenario is refused.
 fn is_found<F: Future<Output = Result<(), Error>> + 'static>(scenario: impl Fn() -> F) -> bool {
@@ -86,6 +88,7 @@ fn what_is_lost_between_wake_and_run_is_found() {
 }
 
 /// Outside of the kernel.
+#[cfg(not(tsan))] // see `Held::now`
 #[test]
 fn what_the_process_holds_is_counted() {
     let _alone = alone();

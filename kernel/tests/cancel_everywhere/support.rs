@@ -38,11 +38,16 @@ impl Held {
             .filter_map(name)
             .filter(|name| is_ours(name.clone()))
             .count();
+        // ThreadSanitizer starts a child, and talks to it, to name what it reports or suppresses.
+        let own = !cfg!(tsan);
         Held {
             threads,
-            descriptors: entries("/proc/self/fd").count(),
-            // ThreadSanitizer starts a child of its own, which names what it reports or suppresses.
-            children: !cfg!(tsan) && has_children(),
+            descriptors: if own {
+                entries("/proc/self/fd").count()
+            } else {
+                0
+            },
+            children: own && has_children(),
         }
     }
 }

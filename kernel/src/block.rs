@@ -4,7 +4,7 @@
 //! and a word more of memory; and a million tasks are spawned as fast as their memory is touched.
 //! So there is a pool for each size. A chunk knows its blocks that are free, the last one first,
 //! while that is warm; a pool knows its chunks that have any. A chunk of which nothing is in use
-//! is given back, but for the last one of its pool.
+//! is given back, but for one of each pool.
 //!
 //! A block may be given back when its kernel is gone: whatever that needs is in the chunk.
 //!
@@ -25,7 +25,7 @@ const LARGEST: usize = 64;
 const SMALL: usize = 4096 - 16;
 /// A chunk of a pool that has this much already. Its pages are asked for at once: a million tasks are
 /// spawned as fast as their memory comes, and two thirds of that were page faults.
-const LARGE: usize = 256 << 10;
+const LARGE: usize = 64 << 10;
 /// What those chunks are aligned to; pages of another size only make asking in vain.
 const PAGE: usize = 4096;
 
@@ -50,6 +50,8 @@ struct Pools {
     open: [Cell<Option<NonNull<Chunk>>>; LARGEST + 1],
     /// For each size, the bytes of all its chunks.
     held: [Cell<usize>; LARGEST + 1],
+    /// For each size, whether one of the chunks in the list is kept though nothing in it is in use.
+    spare: [Cell<bool>; LARGEST + 1],
     /// The kernel is gone: nothing is kept for another task.
     closed: Cell<bool>,
 }
@@ -98,6 +100,7 @@ impl Blocks {
             pools: Rc::new(Pools {
                 open: [const { Cell::new(None) }; LARGEST + 1],
                 held: [const { Cell::new(0) }; LARGEST + 1],
+                spare: [const { Cell::new(false) }; LARGEST + 1],
                 closed: Cell::new(false),
             }),
             pooled: !cfg!(debug_assertions),
@@ -184,7 +187,9 @@ impl Pools {
                 block = Chunk::block(chunk, slot, grains);
                 free.set(block.cast::<Slot>().read());
             }
-            live.set(live.get() + 1);
+            if live.replace(live.get() + 1) == 0 {
+                self.spare[grains].set(false);
+            }
             if live.get() == *room {
                 self.unlink(grains, chunk);
             }
@@ -251,12 +256,12 @@ impl Pools {
         }
     }
 
-    /// True for a chunk of which nothing is in use, but which is the last in its list.
+    /// Nothing in a chunk is in use: true if it is kept, as one of each size is. (Whichever empties first:
+    /// if only the last of all were kept, two tasks that come and go at the edge of a chunk would have a
+    /// chunk come and go with them.)
     #[inline]
-    fn keeps(&self, chunk: NonNull<Chunk>) -> bool {
-        // SAFETY: the caller has it from a list, where all are alive.
-        let Chunk { next, prev, .. } = unsafe { chunk.as_ref() };
-        !self.closed.get() && next.get().is_none() && prev.get().is_none()
+    fn keeps_one(&self, grains: usize) -> bool {
+        !self.closed.get() && !self.spare[grains].replace(true)
     }
 
     /// Frees a chunk.
@@ -321,7 +326,7 @@ impl Chunk {
             if were == *room {
                 pools.link(grains, chunk);
             }
-            if were == 1 && !pools.keeps(chunk) {
+            if were == 1 && !pools.keeps_one(grains) {
                 let pools = pools.clone(); // which may go with the chunk otherwise
                 pools.give_back(grains, chunk);
             }
@@ -390,7 +395,30 @@ mod tests {
         assert!(most > 4, "no chunk was ever spare");
         small.drain(..).for_each(Taken::give_back);
         large.drain(..).for_each(Taken::give_back);
-        assert_eq!(blocks.chunks(), 2, "the last of each size");
+        assert_eq!(blocks.chunks(), 2, "one of each size");
+    }
+
+    #[test]
+    fn no_chunk_comes_and_goes_with_two_tasks_at_its_edge() {
+        let blocks = Blocks::pooled();
+        let mut room = 0;
+        let mut taken = Vec::new();
+        while blocks.chunks() < 2 {
+            taken.push(Taken::new(&blocks, room));
+            room += 1_u64;
+        }
+        for short in 0..3 {
+            let held = blocks.pools.held[3].get();
+            for _ in 0..10 {
+                let (one, other) = (Taken::new(&blocks, 1_u64), Taken::new(&blocks, 2_u64));
+                assert_eq!(blocks.pools.held[3].get(), held, "{short} short of full");
+                one.give_back();
+                other.give_back();
+                assert_eq!(blocks.pools.held[3].get(), held, "{short} short of full");
+            }
+            taken.pop().expect("many").give_back();
+        }
+        taken.into_iter().for_each(Taken::give_back);
     }
 
     #[test]

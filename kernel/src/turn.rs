@@ -9,7 +9,7 @@ use std::{
     ops::ControlFlow::{self, Break, Continue},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::Ordering,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -132,13 +132,12 @@ impl Core {
     #[inline(never)]
     fn run_steps<const PLAIN: bool>(&self, steps: &Steps) {
         let lent = self.lent.waker();
-        let mut context = Context::from_waker(&lent);
         while !steps.are_over() {
             for _ in 0..STEPS_PER_LOOK {
                 let Some(task) = self.next_ready::<PLAIN>() else {
                     return;
                 };
-                self.step::<PLAIN>(task, &mut context);
+                self.step::<PLAIN>(task, &lent);
             }
         }
     }
@@ -158,7 +157,8 @@ impl Core {
 
     /// Polls one task, then reads what it asked for.
     #[inline]
-    fn step<const PLAIN: bool>(&self, task: Task, context: &mut Context<'_>) {
+    fn step<const PLAIN: bool>(&self, task: Task, waker: &Waker) {
+        let mut context = Context::from_waker(waker); // for this step alone: a task may put another there
         self.operations.set(OPERATIONS_PER_STEP);
         let id = task.record.id.to_bits();
         self.lent.task.store(id, Ordering::Relaxed);
@@ -166,7 +166,7 @@ impl Core {
         // The one guard that is held while foreign code runs: nobody but us changes `current`.
         let polled = self.current.borrow().as_ref().and_then(|task| {
             let usual = match PLAIN || self.watch.is_none() {
-                true => task.poll_if_usual(context),
+                true => task.poll_if_usual(&mut context),
                 false => None,
             };
             usual.or_else(|| self.poll_unusual(task))

@@ -247,3 +247,17 @@ fn cancelled_at_every_await_nothing_is_left() {
         move || assert_eq!(semaphore.available(), 2),
     );
 }
+
+#[test]
+fn a_task_that_puts_another_waker_into_its_context_hurts_nobody_else() {
+    kernel::run(async {
+        let bad = kernel::spawn(std::future::poll_fn(|cx| {
+            *cx = std::task::Context::from_waker(std::task::Waker::noop());
+            std::task::Poll::Ready(())
+        }));
+        let good = kernel::spawn(kernel::sleep(Duration::from_millis(1)));
+        bad.join().await.unwrap();
+        good.join().await.unwrap().unwrap();
+    })
+    .unwrap();
+}

@@ -82,8 +82,8 @@
 //!
 //! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
 //! `task.rs`, `table.rs`, `join.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
-//! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool); then `sync/` for what is built on it, and
-//! `examples/` for what can be. The project's book has a chapter for each idea.
+//! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool), `dead_end.rs` (simulations that can never go on);
+//! then `sync/` and `shortcut.rs` for what is built on it, and `examples/` for what can be. The project's book has a chapter for each idea.
 //!
 //! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]), TLS (it needs
 //! nothing of a kernel but a stream).

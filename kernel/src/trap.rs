@@ -105,7 +105,7 @@ pub fn ask(trap: Trap) -> Ask {
 
 /// Lets every task that is ready now run first; see [`yield_now`].
 ///
-/// The one request that needs no entry in the table of waits: being polled again is its answer.
+/// It needs no entry in the table of waits: being polled again is its answer.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Yield {

@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::trap::{Trap, ask, breathe, may_go_on};
+use crate::trap::{Trap, ask, breathe};
 
 /// What bytes can be read from.
 ///
@@ -41,9 +41,7 @@ pub trait Read {
     /// # Errors
     /// The stream's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io)).
     async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if !may_go_on() {
-            breathe().await?;
-        }
+        breathe().await?;
         loop {
             match self.try_read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -56,9 +54,7 @@ pub trait Read {
 
     /// As [`read`](Read::read), into several buffers.
     async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if !may_go_on() {
-            breathe().await?;
-        }
+        breathe().await?;
         loop {
             match self.try_read_vectored(bufs) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -128,9 +124,7 @@ pub trait Write {
     /// # Errors
     /// The stream's, and cancellation and timeouts (see [`Error::in_io`](crate::Error::in_io)).
     async fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        if !may_go_on() {
-            breathe().await?;
-        }
+        breathe().await?;
         loop {
             match self.try_write(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -143,9 +137,7 @@ pub trait Write {
 
     /// As [`write`](Write::write), from several buffers.
     async fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        if !may_go_on() {
-            breathe().await?;
-        }
+        breathe().await?;
         loop {
             match self.try_write_vectored(bufs) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -166,16 +158,9 @@ pub trait Write {
     /// As [`write`](Write::write); `WriteZero` if the stream takes nothing more.
     async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            if !may_go_on() {
-                breathe().await?;
-            }
-            match self.try_write(buf) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => buf = &buf[n..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ask(self.when_writable()).await?
-                }
-                Err(e) => return Err(e),
+            match self.write(buf).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => buf = &buf[n..],
             }
         }
         Ok(())

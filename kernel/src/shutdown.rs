@@ -110,8 +110,8 @@ impl Core {
                 let _again = catch_unwind(AssertUnwindSafe(ended));
             }
         }
-        let hooks = self.hooks.take();
-        let _again = catch_unwind(AssertUnwindSafe(|| drop(hooks)));
+        let foreign = (self.hooks.take(), self.to_wake.take());
+        let _again = catch_unwind(AssertUnwindSafe(|| drop(foreign)));
         self.door.borrow_mut().clear();
         self.dying.borrow_mut().clear();
         self.left.clear();

@@ -339,7 +339,14 @@ fn who_writes_to_a_closed_input_learns_it() {
         let to = child.stdin.take().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
         assert_eq!(said.read_line().await?, Some("closed"));
-        let error = to.write_all(b"hello").await.unwrap_err();
+        let error = loop {
+            // A child that another thread of this test is about to start has its end open too, until
+            // it begins its program.
+            match to.write_all(b"hello").await {
+                Ok(()) => kernel::sleep(Duration::from_millis(1)).await?,
+                Err(error) => break error,
+            }
+        };
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         child.kill().await.map(drop)
     });

@@ -2,13 +2,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, pending, poll_fn},
     io::{self, Write as _},
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -294,4 +294,27 @@ fn after_a_panic_went_through_a_run_the_next_begins_clean() {
         });
     }
     assert_eq!(*log.borrow(), [""; 0]);
+}
+
+/// A waker that was to be called when the run broke off is called in no other: it would keep that awake.
+#[test]
+fn a_waker_left_from_a_dead_end_does_not_keep_the_next_run_awake() {
+    let mut kernel = Kernel::builder()
+        .manual_clock(ManualClock::new())
+        .build()
+        .unwrap();
+    let dead_end = AssertUnwindSafe(|| {
+        kernel.run(async {
+            let child = spawn(pending::<()>());
+            let waits = async {
+                let mut join = pin!(child.join());
+                let mut other = Context::from_waker(Waker::noop());
+                poll_fn(|_| join.as_mut().poll(&mut other).map(drop)).await;
+            };
+            spawn(waits).detach();
+            pending::<()>().await
+        })
+    });
+    assert!(catch_unwind(dead_end).is_err());
+    kernel.run(async { sleep(LONG).await.unwrap() }); // its clock jumps: it has nothing else to do
 }

@@ -1,6 +1,12 @@
 //! Timeouts: whose it was.
 
-use std::{io, time::Duration};
+use std::{
+    future::{Future, pending, poll_fn},
+    io,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use kernel::{Error, Kernel, ManualClock, now, sleep};
 
@@ -518,4 +524,25 @@ fn many_timeouts_over_shields_expire_quickly() {
     });
     // Each of them searched among the shields of all the others. (Memcheck takes half a minute.)
     assert!(begin.elapsed() < Duration::from_secs(120));
+}
+
+/// The waker of a combinator that polled it once must not be the one that is called.
+#[test]
+fn one_that_a_combinator_polled_before_passes_in_time() {
+    virtual_run(async {
+        let start = now();
+        let foreign = async {
+            pending::<()>().await;
+            Ok::<(), Error>(())
+        };
+        let mut timeout = pin!(timeout_after(Duration::from_millis(10), foreign));
+        poll_fn(|_| {
+            let other = &mut Context::from_waker(Waker::noop());
+            assert!(timeout.as_mut().poll(other).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(timeout.await.is_err());
+        assert_eq!(now() - start, Duration::from_millis(10));
+    });
 }

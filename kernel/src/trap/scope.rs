@@ -207,13 +207,21 @@ impl Scope {
     /// polled when it is.
     #[inline]
     fn give_up(&self, core: &Core, waker: &Waker) -> Option<Verdict> {
-        if !core.is_own_waker(waker) {
-            self.note_waker(core, waker);
+        match core.is_own_waker(waker) {
+            true => self.forget_waker(core),
+            false => self.note_waker(core, waker),
         }
         if !core.scopes.borrow().has_passed(self.id) || core.expire_late(self.id) {
             return None; // what is below comes first
         }
         core.scopes.borrow_mut().give_up(self.id)
+    }
+
+    /// A combinator may have polled it before.
+    #[inline]
+    fn forget_waker(&self, core: &Core) {
+        let known = core.scopes.borrow_mut().take_waker(self.id);
+        drop(known);
     }
 
     /// Clones and drops wakers, which may run foreign code, where nothing is borrowed.

@@ -8,8 +8,8 @@ use crate::{
     error::{Error, contain},
     kernel::Core,
     reactor::{READ, WRITE},
+    step::Left,
     trap::Trap,
-    turn::Left,
     wait::{Answer, NONE, Stage, WaitId, WaitQueue},
 };
 
@@ -124,16 +124,18 @@ impl Core {
     /// A wait was found in this task's poll: it belongs here now, and into this scope.
     pub(crate) fn adopt(&self, wait: WaitId) {
         let scope = self.scope.get();
-        let (mut waits, current) = (self.waits.borrow_mut(), self.current.borrow());
+        let mut waits = self.waits.borrow_mut();
         if waits.get(wait).scope != scope {
             waits.set_scope(wait, scope);
         }
-        let (before, now) = (&waits.get(wait).task, &*current);
-        let same = matches!((before, now), (Some(before), Some(now)) if before.is(now));
-        if let (false, Some(now)) = (same, now) {
-            let _before = waits.leave_task(wait);
-            waits.enter_task(wait, now.clone());
-        }
+        self.look_at_current(|now| {
+            let before = &waits.get(wait).task;
+            let same = matches!((before, now), (Some(before), Some(now)) if before.is(now));
+            if let (false, Some(now)) = (same, now) {
+                let _before = waits.leave_task(wait);
+                waits.enter_task(wait, now.clone());
+            }
+        });
     }
 }
 

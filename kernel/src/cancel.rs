@@ -19,19 +19,6 @@ use crate::{
 const LONG_NS: u64 = 100_000_000;
 
 impl Core {
-    /// True if the task now polled was not cancelled, and polls under no timeout and no shield.
-    #[inline(always)]
-    pub(crate) fn is_undisturbed(&self) -> bool {
-        !self.disturbed.get()
-    }
-
-    /// To be called wherever one of the two changes.
-    #[inline]
-    pub(crate) fn note_disturbance(&self) {
-        let disturbed = self.cancelled.get() || self.scope.get() != NONE;
-        self.disturbed.set(disturbed);
-    }
-
     /// What a trap has to come back with instead of waiting, if anything.
     #[inline(always)]
     pub(crate) fn interruption(&self) -> Option<Error> {
@@ -321,13 +308,11 @@ impl Core {
     /// into another task), it stands here from now on.
     #[inline]
     pub(crate) fn adopt_scope(&self, id: u32) {
-        let (scopes, current) = (self.scopes.borrow(), self.current.borrow());
-        let task = current.as_ref().expect("a scope is polled in a task");
-        if !scopes.stands_in(id, self.scope.get(), task) {
-            let task = task.clone();
-            drop((scopes, current));
-            self.relocate_scope(id, task);
-        }
+        self.with_current_task(|task| {
+            if !(self.scopes.borrow()).stands_in(id, self.scope.get(), task) {
+                self.relocate_scope(id, task.clone());
+            }
+        });
     }
 
     #[cold]

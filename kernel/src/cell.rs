@@ -1,12 +1,12 @@
 //! A task in memory: one allocation for what the kernel keeps of it, its future, and its result.
 //!
-//! The first of the crate's small unsafe modules. [`Task`] is a counted pointer to the cell, one
+//! One of the crate's small unsafe modules. [`Task`] is a counted pointer to the cell, one
 //! word wide, that does not know the future's type; [`Joint`] is the same pointer in the hands of
 //! a join handle, which knows the type of the result. The ready queue, the waits and the table of
 //! tasks hold `Task`s, so none of them ever looks a task up, and none can find it gone.
 //!
-//! Future and result share a place, the *stage*. The phase in the header says what is in it, and
-//! is the lock on it: nobody touches the stage of a busy cell but the function that made it busy.
+//! Future and result share a place, the *stage*. The phase in the header says what is in it. The lock
+//! on it is that only the loop polls and ends tasks, one at a time: those functions are unsafe.
 
 use std::{
     cell::{Cell, UnsafeCell},
@@ -29,9 +29,9 @@ use crate::{
 /// What is in the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The future, which may be polled.
+    /// The future, which may be polled, or is.
     Parked,
-    /// Something that is being polled, dropped or written now.
+    /// Something that is being dropped or written now.
     Busy,
     /// The result.
     Done,
@@ -39,14 +39,16 @@ enum Phase {
     Empty,
 }
 
-/// The front of a cell, the same for all tasks.
+/// The front of a cell, the same for all tasks. In this order, so that what a step touches lies at the
+/// end, beside the future.
+#[repr(C)]
 pub(crate) struct Header {
-    kind: &'static Kind,
+    pub(crate) record: Record,
     count: Cell<u32>,
-    flags: Cell<Flags>,
     /// Which block it is in.
     slot: Slot,
-    pub(crate) record: Record,
+    flags: Cell<Flags>,
+    kind: &'static Kind,
 }
 
 /// All that a step asks of its task before it polls, in one byte: for the usual task it is one
@@ -58,7 +60,7 @@ struct Flags(u8);
 impl Flags {
     const PHASE: u8 = 0b11;
     const CANCELLATION: u8 = 0b1100;
-    /// It is in the ready queue.
+    /// It is in the ready queue, or its step runs now, which it left the queue for.
     const QUEUED: u8 = 0b1_0000;
     /// A join handle will ask for the result.
     const JOINABLE: u8 = 0b10_0000;
@@ -129,7 +131,8 @@ impl Header {
         !was_there
     }
 
-    /// Notes that it has left the ready queue.
+    /// Notes that its step is over, which it left the ready queue for.
+    #[inline]
     pub(crate) fn leave_queue(&self) {
         self.set_flags(Flags::QUEUED, 0);
     }
@@ -161,7 +164,7 @@ impl Header {
         self.flags.get().0 & Flags::JOINABLE != 0
     }
 
-    /// True if the task can be polled.
+    /// True if the task has its future.
     #[inline]
     pub(crate) fn is_parked(&self) -> bool {
         self.flags.get().phase() == Phase::Parked
@@ -270,8 +273,9 @@ impl Task {
         Task { cell: block.cast() }
     }
 
-    /// Has the processor fetch the cell while it does something else: with many tasks, waiting
-    /// for their memory is a fifth of what their steps cost.
+    /// Has the processor fetch the cell while it does something else: with ten thousand tasks that lie
+    /// anywhere in memory, waiting for it would be a third of what their steps cost. (One line, where a
+    /// step begins; its neighbours come with it.)
     #[inline]
     pub(crate) fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
@@ -279,9 +283,23 @@ impl Task {
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let cell = self.cell.as_ptr().cast::<i8>();
-            _mm_prefetch(cell, _MM_HINT_T0);
-            _mm_prefetch(cell.wrapping_add(64), _MM_HINT_T0);
+            _mm_prefetch(cell.wrapping_add(offset_of!(Header, kind)), _MM_HINT_T0);
         }
+    }
+
+    /// Where it lies.
+    #[inline]
+    pub(crate) fn cell(&self) -> NonNull<Header> {
+        self.cell
+    }
+
+    /// The task that lies there, without a count of its own.
+    ///
+    /// # Safety
+    /// `cell` gave it, this is that thread, and the task is counted elsewhere as long as this is used.
+    #[inline]
+    pub(crate) unsafe fn uncounted(cell: NonNull<Header>) -> ManuallyDrop<Task> {
+        ManuallyDrop::new(Task { cell })
     }
 
     #[inline]
@@ -293,36 +311,31 @@ impl Task {
     ///
     /// # Panics
     /// If the future does, or its drop, or the drop of a result that nobody wants. `end` then
-    /// makes of the cell what a joiner is told. Also if the cell is not parked.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let flags = self.flags.get();
-        assert!(flags.phase() == Phase::Parked, "it has its future");
-        self.poll_parked(flags, cx)
-    }
-
-    /// As `poll`, for a task that comes out of the ready queue, if it is as usual: parked, not
-    /// cancelled, and without a waker of its own.
+    /// makes of the cell what a joiner is told.
+    ///
+    /// # Safety
+    /// The task is parked, and until this returns nobody polls it or ends it.
     #[inline]
-    pub(crate) fn poll_if_usual(&self, cx: &mut Context<'_>) -> Option<Poll<()>> {
-        let flags = self.flags.get();
-        let any = Flags::JOINABLE | Flags::AWAITED;
-        let usual = flags.0 & !any == Flags::QUEUED | Phase::Parked as u8;
-        usual.then(|| self.poll_parked(flags.with(Flags::QUEUED, 0), cx))
-    }
-
-    /// Polls a task that has its future, as `flags` say.
-    #[inline]
-    fn poll_parked(&self, flags: Flags, cx: &mut Context<'_>) -> Poll<()> {
-        self.flags.set(flags.with(Flags::PHASE, Phase::Busy as u8));
-        // SAFETY: `kind` belongs to this cell's future, which is there, since the phase was
-        // `Parked`; the phase is now `Busy`, so until `poll` changes it nobody else comes in.
-        // `&self` keeps the cell alive.
+    pub(crate) unsafe fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `kind` belongs to this cell's future, which is there, since it is parked; the rest is
+        // the caller's word. `&self` keeps the cell alive.
         unsafe { (self.kind.poll)(self.cell, cx) }
+    }
+
+    /// True of a task that comes out of the ready queue and is as usual: parked, not cancelled, and
+    /// without a waker of its own.
+    #[inline]
+    pub(crate) fn is_usual(&self) -> bool {
+        let any = Flags::JOINABLE | Flags::AWAITED;
+        self.flags.get().0 & !any == Flags::QUEUED | Phase::Parked as u8
     }
 
     /// Drops the future, if it is still there, and keeps this error as the result. A panic of the
     /// drop takes the error's place. Gives it back if nobody will ask for it.
-    pub(crate) fn end(&self, mut error: JoinError) -> Option<JoinError> {
+    ///
+    /// # Safety
+    /// It is not being polled.
+    pub(crate) unsafe fn end(&self, mut error: JoinError) -> Option<JoinError> {
         match self.flags.get().phase() {
             Phase::Busy | Phase::Done => return None,
             Phase::Empty => {}
@@ -477,21 +490,21 @@ unsafe fn parts<'a, F: Future + 'static>(cell: NonNull<Header>) -> (&'a Header, 
 }
 
 /// # Safety
-/// As for `parts`; the future is in the stage, and the caller has made the cell busy.
+/// As for `parts`; the future is in the stage, and nobody else touches that.
 unsafe fn poll<F: Future + 'static>(cell: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
     // SAFETY: the caller's word.
     let (header, stage) = unsafe { parts::<F>(cell) };
-    let mut leave = Leave {
-        header,
-        phase: Phase::Parked,
-    };
-    // SAFETY: the cell is busy, so this is the only reference into the stage. The future lives in
+    // SAFETY: the caller's word, so this is the only reference into the stage. The future lives in
     // its cell and is dropped where it stands: it never moves.
     let polled = unsafe { Pin::new_unchecked(&mut *(*stage).future) }.poll(cx);
     let Poll::Ready(value) = polled else {
         return Poll::Pending;
     };
-    leave.phase = Phase::Empty;
+    header.set_phase(Phase::Busy);
+    let mut leave = Leave {
+        header,
+        phase: Phase::Empty,
+    };
     // SAFETY: as above; the phase will not be `Parked` again, so it is dropped once.
     unsafe { ManuallyDrop::drop(&mut (*stage).future) };
     if header.is_joinable() {

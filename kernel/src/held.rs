@@ -61,12 +61,6 @@ impl<T> Held<T> {
         std::mem::replace(&mut *self.borrow_mut(), value)
     }
 
-    /// Puts a value where nothing lies that would have to be dropped.
-    #[inline]
-    pub(crate) fn put(&self, value: T) {
-        std::mem::forget(self.replace(value));
-    }
-
     #[inline]
     pub(crate) fn take(&self) -> T
     where

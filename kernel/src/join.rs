@@ -61,7 +61,8 @@ impl<T: 'static> Future for Join<T> {
             .expect("not polled after its end")
             .joint
             .task();
-        let usual = Core::with_current(|core| core.poll_parent(task, ended, cx.waker())).flatten();
+        let usual =
+            Core::with_undisturbed(|core| core.poll_parent(task, ended, cx.waker())).flatten();
         let answer = match usual {
             Some(answer) => answer,
             None => ended.poll(task, cx),
@@ -85,10 +86,10 @@ impl<T> Drop for Join<T> {
 }
 
 impl Core {
-    /// The short way; nothing, if it is not open.
+    /// The short way, in a task that is undisturbed; nothing, if it is not open.
     #[inline(always)]
     fn poll_parent(&self, child: &Task, ended: &mut Ended, waker: &Waker) -> Option<Poll<Answer>> {
-        if !self.is_undisturbed() || !self.is_own_waker(waker) {
+        if !self.is_own_waker(waker) {
             return None;
         }
         if child.has_ended() {

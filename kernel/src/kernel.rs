@@ -25,6 +25,7 @@ use crate::{
     block::Blocks,
     cell::Task,
     clock::{Clock, ManualClock},
+    current::Current,
     error::contain,
     held::Held,
     outside::{Note, Shared},
@@ -33,10 +34,10 @@ use crate::{
     scope::Scopes,
     shutdown::Hook,
     soon::Soon,
+    step::{Left, OPERATIONS_PER_STEP},
     table::Tasks,
     task::spawn_at,
     timer::Timers,
-    turn::Left,
     wait::{NONE, WaitId, Waits},
     waker::Lent,
     watch::{Observer, Wanted, Watch},
@@ -46,6 +47,9 @@ use crate::{
 // The kernel that runs on this thread; null if none does. Set and cleared by `Running`, which
 // keeps the kernel alive in between.
 across::local!(CURRENT: *const Core = std::ptr::null());
+// The same, but null also while the task now polled was cancelled, or polls under a timeout or a shield:
+// one question instead of two for what every await asks first.
+across::local!(UNDISTURBED: *const Core = std::ptr::null());
 across::local!(RUNS: u32 = 0);
 // The tasks spawned on this thread, in kernels whose clock is real.
 across::local!(SPAWNED: u32 = 0);
@@ -60,42 +64,35 @@ pub(crate) enum Due {
 }
 
 /// The state of a kernel. Everything is in cells; no borrow is held while a task runs.
+///
+/// In this order in memory: what every step touches comes first, within the 128 bytes that an
+/// instruction reaches with a byte.
+#[repr(C)]
 pub(crate) struct Core {
-    /// For what holds on to a kernel after its run.
-    pub(crate) me: Weak<Core>,
-    pub(crate) clock: Clock,
-    /// For timeouts: the last reading of the clock, if that is a real one.
-    pub(crate) soon: Option<Soon>,
-    pub(crate) cleanup_budget: Duration,
-    /// Those who look on, if anybody does.
-    pub(crate) watch: Option<Box<Watch>>,
+    /// Which task is being polled, and the waker that is lent to it.
+    pub(crate) lent: Lent,
+    /// The number of the last cancellation or expiry that was delivered to anybody.
+    pub(crate) interruptions: Cell<u64>,
+    /// The data pointer of the waker in the task's context: how a leaf knows the kernel's own.
+    pub(crate) lent_data: Cell<*const ()>,
+    /// The innermost scope around what is being polled.
+    pub(crate) scope: Cell<u32>,
+    /// How many operations the task may still do in this step without waiting.
+    pub(crate) operations: Cell<u32>,
+    /// The task was cancelled: its next trap has to look whether it was told.
+    pub(crate) cancelled: Cell<bool>,
+    /// What the step now running leaves for the loop to do; see [`Left`].
+    pub(crate) left: Left,
+    pub(crate) ready: Held<Ready<Task>>,
 
     /// The door: the waits that the task now polled has asked for; usually one.
     pub(crate) door: Held<Vec<WaitId>>,
 
-    /// What the step now running leaves for the loop to do; see [`Left`].
-    pub(crate) left: Left,
-
-    // Tasks, those ready to run, and memory for more.
+    // Tasks, and memory for more.
     pub(crate) tasks: Held<Tasks>,
-    pub(crate) ready: Held<Ready<Task>>,
     pub(crate) blocks: Blocks,
     /// To be dropped, having been cancelled hard.
     pub(crate) dying: Held<Vec<Task>>,
-
-    // The task being polled.
-    pub(crate) current: Held<Option<Task>>,
-    pub(crate) scope: Cell<u32>,
-    /// It was cancelled: the next trap has to look whether it was told.
-    pub(crate) cancelled: Cell<bool>,
-    /// One of these two is so, which every trap asks.
-    pub(crate) disturbed: Cell<bool>,
-    /// The number of the last cancellation or expiry that was delivered to anybody.
-    pub(crate) interruptions: Cell<u64>,
-    pub(crate) operations: Cell<u32>,
-    pub(crate) lent: Lent,
-    /// The data pointer of the waker lent to it: how a leaf knows the kernel's own.
-    pub(crate) lent_data: Cell<*const ()>,
 
     // What tasks wait for.
     pub(crate) waits: Held<Waits>,
@@ -108,6 +105,15 @@ pub(crate) struct Core {
     pub(crate) remotes: Held<Slab<Rc<dyn Any>>>,
     /// To be run when `main` has ended.
     pub(crate) hooks: Held<Vec<Hook>>,
+
+    /// For what holds on to a kernel after its run.
+    pub(crate) me: Weak<Core>,
+    pub(crate) clock: Clock,
+    /// For timeouts: the last reading of the clock, if that is a real one.
+    pub(crate) soon: Option<Soon>,
+    pub(crate) cleanup_budget: Duration,
+    /// Those who look on, if anybody does.
+    pub(crate) watch: Option<Box<Watch>>,
 
     /// What other threads see of this kernel.
     pub(crate) shared: Arc<Shared>,
@@ -123,6 +129,9 @@ pub(crate) struct Core {
     /// Kept for its allocation.
     pub(crate) due: Held<Vec<Due>>,
 }
+
+#[cfg(not(debug_assertions))] // `Held` is larger with them
+const _: () = assert!(std::mem::offset_of!(Core, ready) + size_of::<Ready<Task>>() <= 128);
 
 // ---------------------------------------------------------------- the kernel as its user sees it
 
@@ -306,6 +315,7 @@ impl Running {
             "a kernel runs on this thread already: use `spawn` inside of it"
         );
         CURRENT.with(|current| current.set(Rc::as_ptr(core)));
+        core.note_disturbance();
         core.run_number.set(RUNS.with(|runs| {
             runs.set(runs.get().wrapping_add(1));
             runs.get()
@@ -322,6 +332,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(std::ptr::null()));
+        UNDISTURBED.with(|core| core.set(std::ptr::null()));
         if self.core.counts_on() {
             SPAWNED.with(|spawned| spawned.set(self.core.tasks.borrow().count()));
         }
@@ -342,6 +353,39 @@ impl Core {
         // `f` cannot end that `Running` (it belongs to `Kernel::run`, below us on the stack), and
         // only shared references to a core are ever made.
         unsafe { core.as_ref() }.map(f)
+    }
+
+    /// The same, but only if the task now polled was not cancelled, and polls under no timeout and no
+    /// shield.
+    #[inline(always)]
+    pub(crate) fn with_undisturbed<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+        let core = UNDISTURBED.with(Cell::get);
+        // SAFETY: it is null whenever `CURRENT` is, and the same core otherwise.
+        unsafe { core.as_ref() }.map(f)
+    }
+
+    fn is_running(&self) -> bool {
+        std::ptr::eq(self, CURRENT.with(Cell::get))
+    }
+
+    /// True if `with_undisturbed` would run what it is given.
+    #[inline(always)]
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        debug_assert!(self.is_running());
+        !UNDISTURBED.with(Cell::get).is_null()
+    }
+
+    /// To be called wherever the task now polled is another, or comes under a scope or out of it.
+    #[inline]
+    pub(crate) fn note_disturbance(&self) {
+        debug_assert!(self.is_running(), "it would be reached when it is gone");
+        let disturbed = self.cancelled.get() || self.scope.get() != NONE;
+        UNDISTURBED.with(|core| {
+            core.set(match disturbed {
+                true => std::ptr::null(),
+                false => self,
+            });
+        });
     }
 }
 
@@ -369,15 +413,13 @@ impl Core {
             ready: Held::new(Ready::new(builder.shuffle)),
             blocks: Blocks::new(),
             dying: Held::default(),
-            current: Held::default(),
             scope: Cell::new(NONE),
+            operations: Cell::new(OPERATIONS_PER_STEP),
             cancelled: Cell::new(false),
-            disturbed: Cell::new(false),
             interruptions: Cell::new(1),
-            operations: Cell::new(0),
             lent: Lent {
                 shared: shared.clone(),
-                task: 0.into(),
+                current: Current::none(),
                 noted: 0.into(),
             },
             lent_data: Cell::new(std::ptr::null()),

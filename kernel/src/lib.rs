@@ -63,7 +63,7 @@
 //! # What it promises
 //!
 //! Ready tasks run in the order in which they became ready. A step is one poll, and nothing
-//! interrupts it; but a turn of the loop is bounded, in steps and in time, and a task whose
+//! interrupts it; but a turn of the loop is bounded in time (in steps, on a manual clock), and a task whose
 //! operations never have to wait yields now and then, so no task that awaits something of this
 //! crate's keeps deadlines and I/O of others from being served. (A foreign future that is ready at
 //! every poll asks the kernel nothing: a loop of such awaits is like one that computes.)
@@ -80,8 +80,8 @@
 //!
 //! # Reading the source
 //!
-//! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs`, `join.rs`, `ready.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
+//! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `step.rs` (one poll), `door.rs` (what each trap means), `wait.rs` and `answer.rs` (who waits for what),
+//! `task.rs`, `table.rs`, `join.rs`, `ready.rs`, `current.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
 //! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool), `dead_end.rs` (simulations that can never go on);
 //! then `sync/` and `shortcut.rs` for what is built on it, and `examples/` for what can be. The project's book has a chapter for each idea.
 //!
@@ -99,7 +99,9 @@ mod block;
 mod cancel;
 mod cell;
 mod clock;
+mod current;
 mod dead_end;
+mod door;
 mod doubt;
 mod error;
 mod fd;
@@ -129,6 +131,7 @@ mod shutdown;
 pub mod signal;
 pub mod sim;
 mod soon;
+mod step;
 pub mod sync;
 mod table;
 mod task;

@@ -1,4 +1,4 @@
-//! A time that is cheap to ask for: never before now, and at most a grain after.
+//! Time that is cheap to ask for, by the processor's own counter.
 //!
 //! A timeout is armed for each operation, and reading the clock is half of what it costs. A reading
 //! that is kept for the step would be free, but nobody knows how old it is: a task may compute
@@ -10,17 +10,69 @@
 //! The counter is believed only where the operating system keeps its own time by it, for that
 //! has made sure that it runs evenly, and alike on all processors.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use crate::across::Known;
 
 /// By how much a time may lie ahead, in nanoseconds: about a millisecond.
 pub(crate) const GRAIN_NS: u64 = 1 << 20;
-/// A counter of half a gigahertz or more takes no longer than a grain for as many cycles; the slowest
-/// known counts 0.8.
-const FRESH: u64 = 1 << 19;
+/// While the counter has moved by less, a reading of the clock is not older than a grain.
+const FRESH: u64 = cycles_within(GRAIN_NS);
 
-/// The last reading of the clock.
+/// So many cycles take no longer than this, in nanoseconds, on a counter of half a gigahertz or more; the
+/// slowest known counts 0.8.
+const fn cycles_within(ns: u64) -> u64 {
+    ns / 2
+}
+
+/// A stretch of time, for one who asks again and again whether it is over: the clock is read only when
+/// the counter has moved so far that it might be.
+pub(crate) struct Stretch {
+    length: Duration,
+    /// Whether the counter is to be believed.
+    trusted: bool,
+    began: Instant,
+    /// What the counter said when the clock was read last, and how far it may move before the next time.
+    counted: Cell<u64>,
+    within: Cell<u64>,
+}
+
+impl Stretch {
+    /// Begins now.
+    pub(crate) fn begin(length: Duration, trusted: bool) -> Stretch {
+        let stretch = Stretch {
+            length,
+            trusted,
+            began: Instant::now(),
+            counted: Cell::new(0),
+            within: Cell::new(0),
+        };
+        stretch.is_over_by_the_clock();
+        stretch
+    }
+
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        let is_sure = || count().wrapping_sub(self.counted.get()) < self.within.get();
+        !(self.trusted && is_sure()) && self.is_over_by_the_clock()
+    }
+
+    #[inline(never)]
+    fn is_over_by_the_clock(&self) -> bool {
+        if self.trusted {
+            self.counted.set(count()); // before the clock is read: not less than has passed since
+        }
+        let left = self.length.checked_sub(self.began.elapsed());
+        let left_ns = left.map_or(0, |left| left.as_nanos() as u64);
+        self.within.set(cycles_within(left_ns));
+        left.is_none()
+    }
+}
+
+/// The last reading of the clock: a time that is never before now, and at most a grain after.
 pub(crate) struct Soon {
     /// What the counter said just before.
     counted: Cell<u64>,
@@ -75,7 +127,24 @@ fn count() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+
+    #[test]
+    fn a_stretch_is_over_when_it_is_and_not_before() {
+        let length = Duration::from_micros(300);
+        for trusted in [false, counter_is_trusted()] {
+            let before = Instant::now();
+            let stretch = Stretch::begin(length, trusted);
+            let after = Instant::now();
+            loop {
+                let asked = Instant::now();
+                if stretch.is_over() {
+                    break;
+                }
+                assert!(asked - after < length, "it was over by then");
+            }
+            assert!(before.elapsed() >= length);
+        }
+    }
 
     #[test]
     fn it_is_never_before_now_and_at_most_a_grain_after() {

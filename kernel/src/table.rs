@@ -12,6 +12,7 @@ use crate::{
     cell::{Joint, Seat, Task},
     error::JoinError,
     kernel::Core,
+    step::Left,
     task::{JoinHandle, Record, TaskId, report_panic},
     trap::unclaimed,
     wait::NONE,
@@ -126,25 +127,6 @@ impl Core {
         self.run_number.get()
     }
 
-    pub(crate) fn current_id(&self) -> Option<TaskId> {
-        self.current.borrow().as_ref().map(|task| task.record.id)
-    }
-
-    /// The task that is being polled.
-    #[inline]
-    pub(crate) fn with_current_task<R>(&self, f: impl FnOnce(&Task) -> R) -> R {
-        let current = self.current.borrow();
-        f(current
-            .as_ref()
-            .expect("traps are for tasks: this was polled outside of one"))
-    }
-
-    /// As [`with_current_task`](Core::with_current_task), to keep.
-    #[inline]
-    pub(crate) fn current_task(&self) -> Task {
-        self.with_current_task(Task::clone)
-    }
-
     /// The task with this id, unless it has ended.
     #[inline]
     pub(crate) fn task(&self, id: TaskId) -> Option<Task> {
@@ -193,11 +175,14 @@ impl Core {
         }
     }
 
-    /// Puts a task at the end of the ready queue, if it is not there already.
+    /// Puts a task at the end of the ready queue, if it is not there already. The one whose step runs now
+    /// is put there when that is over.
     #[inline]
     pub(crate) fn make_ready(&self, task: Task) {
         if task.enter_queue() {
             self.ready.borrow_mut().push(task);
+        } else if self.is_current(&task) {
+            self.left.add(Left::AGAIN);
         }
     }
 
@@ -210,7 +195,8 @@ impl Core {
 
     /// Ends a task that did not end by itself.
     pub(crate) fn finish(&self, task: &Task, error: JoinError) {
-        if let Some(JoinError::Panicked(panic)) = task.end(error) {
+        // SAFETY: nothing is being polled when the loop ends a task.
+        if let Some(JoinError::Panicked(panic)) = unsafe { task.end(error) } {
             report_panic(&task.record, panic.text());
         }
         self.retire(task);
@@ -265,13 +251,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// True while the current task may go on without waiting; see `OPERATIONS_PER_STEP`.
-    #[inline]
-    pub(crate) fn spend(&self) -> bool {
-        let left = self.operations.get().checked_sub(1);
-        left.map(|left| self.operations.set(left)).is_some()
     }
 
     /// Leaves nothing ready and no wait for the next run.

@@ -46,8 +46,8 @@ use crate::{
     bell::BellId,
     error::Error,
     kernel::Core,
+    step::Left,
     task::TaskId,
-    turn::Left,
     wait::{Answer, WaitId, WaitQueue},
 };
 
@@ -126,18 +126,21 @@ impl Future for Yield {
     /// The usual way is a few instructions, and inlined; `ask_again` is the rest.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Core::with_current(|core| match self.asked {
-            _ if !core.is_undisturbed() => None,
-            0 if core.is_own_waker(cx.waker()) => {
-                core.left.add(Left::YIELDED);
-                self.asked = core.interruptions.get();
-                Some(Poll::Pending)
+        if self.asked == 0 {
+            let asked = Core::with_undisturbed(|core| {
+                core.is_own_waker(cx.waker()).then(|| {
+                    core.left.add(Left::AGAIN);
+                    core.interruptions.get()
+                })
+            });
+            if let Some(Some(asked)) = asked {
+                self.asked = asked;
+                return Poll::Pending;
             }
-            0 => None,
-            _ => Some(Poll::Ready(Ok(()))),
-        })
-        .flatten()
-        .unwrap_or_else(|| self.ask_again(cx))
+        } else if Core::with_undisturbed(|_| ()).is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        self.ask_again(cx)
     }
 }
 

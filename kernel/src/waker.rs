@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     across::AtomicU64,
+    current::Current,
     kernel::Core,
     outside::{Flag, Note, Shared},
     task::TaskId,
@@ -23,8 +24,8 @@ use crate::{
 /// because foreign code may hand `&Waker` to another thread during the poll.
 pub(crate) struct Lent {
     pub(crate) shared: Arc<Shared>,
-    /// The task being polled, as bits.
-    pub(crate) task: AtomicU64,
+    /// The task being polled.
+    pub(crate) current: Current,
     /// The last that another thread woke through this, and whose note is in the list.
     pub(crate) noted: AtomicU64,
 }
@@ -69,6 +70,10 @@ impl Lent {
         (self as *const Lent).cast()
     }
 
+    fn task(&self) -> TaskId {
+        self.current.id().expect("what is lent is used in a poll")
+    }
+
     /// This task's note was read: the next wake is noted again.
     pub(crate) fn lower(&self, task: TaskId) {
         // Nobody else writes now: nothing is being polled, so nothing is lent.
@@ -90,7 +95,7 @@ impl Lent {
 unsafe fn lent_clone(data: *const ()) -> RawWaker {
     // SAFETY: `data` came from `Lent::waker`, and the lent waker is in use, so it is alive.
     let lent = unsafe { &*data.cast::<Lent>() };
-    let task = TaskId::from_bits(lent.task.load(Ordering::Relaxed));
+    let task = lent.task();
     let make = || {
         Waker::from(Arc::new(TaskWaker {
             shared: lent.shared.clone(),
@@ -111,8 +116,8 @@ unsafe fn lent_clone(data: *const ()) -> RawWaker {
 unsafe fn lent_wake(data: *const ()) {
     // SAFETY: as in `lent_clone`.
     let lent = unsafe { &*data.cast::<Lent>() };
-    let bits = lent.task.load(Ordering::Relaxed);
-    let task = TaskId::from_bits(bits);
+    let task = lent.task();
+    let bits = task.to_bits();
     if !wake_here(&lent.shared, task) && lent.noted.swap(bits, Ordering::AcqRel) != bits {
         lent.shared.note(Note::Lent(task));
     }

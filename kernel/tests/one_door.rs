@@ -6,10 +6,10 @@ use std::{fs, path::Path};
 /// What stands behind the door, or is part of it, and why. Everything else stands before it.
 const BEHIND: &[&str] = &[
     // The kernel's state and its loop.
-    "kernel", "turn", "dead_end", "shutdown", "lib", "model",
+    "kernel", "turn", "step", "door", "dead_end", "shutdown", "lib", "model",
     // What it keeps: tasks, who waits for what, scopes, deadlines, sources of readiness.
-    "task", "join", "cell", "table", "ready", "wait", "answer", "cancel", "scope", "timer", "clock",
-    "reactor", "doubt", // The ground under that.
+    "task", "join", "current", "cell", "table", "ready", "wait", "answer", "cancel", "scope",
+    "timer", "clock", "reactor", "doubt", // The ground under that.
     "places", "held", "soon",
     // How other threads reach it: they have no task that could ask.
     "outside", "waker", "bell", "remote",

@@ -48,6 +48,31 @@ fn one_seed_gives_one_order() {
     assert!((0..10).any(|seed| order(seed) != order(3)));
 }
 
+/// The loop looks around a few times more, or less, until a thread has its result.
+#[test]
+fn how_long_a_thread_takes_does_not_decide() {
+    let order = |time| {
+        Sim::new(7).run(async move {
+            run_in_thread(move || thread::sleep(time)).await.unwrap();
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let tasks: Vec<_> = (0..12)
+                .map(|n| {
+                    let log = log.clone();
+                    spawn(async move { log.borrow_mut().push(n) })
+                })
+                .collect();
+            for task in tasks {
+                task.join().await.unwrap();
+            }
+            log.take()
+        })
+    };
+    let first = order(Duration::ZERO);
+    for us in [0, 5, 10, 50, 200, 1000, 3000] {
+        assert_eq!(order(Duration::from_micros(us)), first, "{us} us");
+    }
+}
+
 /// The bound on the time of a turn is for real clocks. Where a turn ends decides when those who
 /// were cancelled hard are dropped: with a virtual clock a slow machine must not move that.
 #[test]

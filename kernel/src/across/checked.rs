@@ -3,7 +3,7 @@
 pub(crate) use loom::{
     sync::{
         Condvar, Mutex, MutexGuard,
-        atomic::{AtomicU8, AtomicU64},
+        atomic::{AtomicPtr, AtomicU8, AtomicU64},
     },
     thread,
 };

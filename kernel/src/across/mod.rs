@@ -17,7 +17,7 @@ mod watched;
 pub(crate) use bare::{Alarm, Events, Poll, Registry};
 #[cfg(loom)]
 pub(crate) use checked::{
-    Alarm, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Whereabouts, Window, local,
+    Alarm, AtomicPtr, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Whereabouts, Window, local,
     several_processors, thread,
 };
 #[cfg(not(any(miri, bare)))]
@@ -25,10 +25,10 @@ pub(crate) use mio::{Events, Poll, Registry};
 #[cfg(not(any(loom, tsan)))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU64},
+    atomic::{AtomicPtr, AtomicU8, AtomicU64},
 };
 #[cfg(tsan)]
-pub(crate) use watched::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard};
+pub(crate) use watched::{AtomicPtr, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(loom))]
 pub(crate) use usual::{Whereabouts, Window, local, several_processors, thread};

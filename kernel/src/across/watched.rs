@@ -5,7 +5,7 @@
 //! condition variable) are in a library that was not, and the sanitizer would report whatever
 //! they order as a race. Here nothing takes a slow path.
 
-pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64};
+pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64};
 use std::{
     ops::{Deref, DerefMut},
     sync::{LockResult, TryLockError},

@@ -54,13 +54,11 @@ pub fn spend() -> bool {
 }
 
 /// True if the current task may go on at once: nothing is due to it, and it has not done many
-/// operations in this step. Spares the usual operation the future of [`breathe`].
-///
-/// # Panics
-/// Outside a running kernel.
+/// operations in this step. Spares the usual operation the future of [`breathe`]. False outside a running
+/// kernel.
 #[inline]
 pub fn may_go_on() -> bool {
-    Core::current_ref(|core| core.is_undisturbed() && core.spend())
+    Core::with_undisturbed(|core| core.spend()) == Some(true)
 }
 
 /// As [`check`], but lets others run after many operations that did not have to wait: a socket

@@ -61,11 +61,12 @@ fn a_borrowed_waker_is_used_by_another_thread_during_the_poll() {
             }
             let waker = cx.waker();
             thread::scope(|scope| {
-                scope.spawn(|| {
+                let other = scope.spawn(|| {
                     let real = waker.clone();
                     waker.wake_by_ref();
                     real.wake();
                 });
+                other.join().expect("it does not panic"); // ThreadSanitizer sees no other order
             });
             Poll::Pending
         })

@@ -1,6 +1,6 @@
 //! Which task is being polled: how a leaf knows for whom it asks.
 //!
-//! The task is not counted here, which would be four writes a step, but borrowed from those who keep it
+//! The task is not counted here, which would be two writes a step, but borrowed from those who keep it
 //! alive. One of the crate's small unsafe modules.
 
 use std::{

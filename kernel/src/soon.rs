@@ -7,6 +7,8 @@
 //! passed since the clock was read, that reading plus a grain lies ahead of now, and a deadline
 //! counted from there is late by a grain at most, and never early.
 //!
+//! The same counter tells the loop, every 64 steps, that its turn cannot be over yet (`Stretch`).
+//!
 //! The counter is believed only where the operating system keeps its own time by it, for that
 //! has made sure that it runs evenly, and alike on all processors.
 

@@ -190,12 +190,9 @@ impl Core {
     /// True while the current task may go on without waiting; see `OPERATIONS_PER_STEP`.
     #[inline]
     pub(crate) fn spend(&self) -> bool {
+        self.left.add(Left::SPENT); // also if there were none left: the next step has them again
         let left = self.operations.get().checked_sub(1);
-        left.map(|left| {
-            self.operations.set(left);
-            self.left.add(Left::SPENT);
-        })
-        .is_some()
+        left.map(|left| self.operations.set(left)).is_some()
     }
 
     /// What a poll that was not as usual has changed, and the next finds as usual again.
@@ -236,7 +233,7 @@ impl Left {
     pub(crate) const AGAIN: u8 = 4;
     /// Somebody looks on.
     const WATCHED: u8 = 8;
-    /// Operations were done without waiting: the next step may do as many again.
+    /// Operations were done without waiting, or asked for: the next step may do as many as any.
     const SPENT: u8 = 16;
 
     #[inline]

@@ -318,3 +318,30 @@ fn a_waker_left_from_a_dead_end_does_not_keep_the_next_run_awake() {
     assert!(catch_unwind(dead_end).is_err());
     kernel.run(async { sleep(LONG).await.unwrap() }); // its clock jumps: it has nothing else to do
 }
+
+/// Who is dropped as a run breaks off may have used up all operations of a step that never was.
+#[test]
+fn the_run_after_a_dead_end_has_its_operations() {
+    struct Spender;
+    impl Drop for Spender {
+        fn drop(&mut self) {
+            while kernel::trap::spend() {}
+        }
+    }
+    let mut kernel = Kernel::builder()
+        .manual_clock(ManualClock::new())
+        .build()
+        .unwrap();
+    let dead_end = AssertUnwindSafe(|| {
+        kernel.run(async {
+            let _spender = Spender;
+            pending::<()>().await
+        })
+    });
+    assert!(catch_unwind(dead_end).is_err());
+    kernel.run(async {
+        kernel::trap::spend();
+        yield_now().await.unwrap();
+        assert!(kernel::trap::spend());
+    });
+}

@@ -60,7 +60,8 @@ impl Core {
     /// readiness taken.
     #[inline]
     pub(crate) fn answer(&self, wait: WaitId, answer: Answer) {
-        let task = self.waits.borrow_mut().answer(wait, answer);
+        let after = self.interruptions.get();
+        let task = self.waits.borrow_mut().answer(wait, answer, after);
         if self.waits.borrow().get(wait).is_plain() {
             if let Some(task) = task {
                 self.make_ready(task);

@@ -32,10 +32,8 @@ impl Core {
         let scope = self.scope.get();
         if self.cancelled.get() && !self.scopes.borrow().is_shielded(scope) {
             let task = self.current_task();
-            if task.cancellation() == Cancellation::Pending && !task.record.make_rare().late.get() {
-                task.set_cancellation(Cancellation::Delivered);
-                self.switch_timeouts_off(scope);
-                return Some(Error::Cancelled);
+            if task.cancellation() == Cancellation::Pending && !task.record.is_late() {
+                return Some(self.tell_cancelled(&task, scope));
             }
         }
         match scope {
@@ -49,21 +47,37 @@ impl Core {
         }
     }
 
-    /// What somebody has to be told who yielded after the interruption of number `asked`, because
-    /// another has come since. (Waits are found and answered; who yields stands in no table.)
+    /// A part of a task that stands in this scope is told of the cancellation.
+    fn tell_cancelled(&self, task: &Task, scope: u32) -> Error {
+        task.set_cancellation(Cancellation::Delivered);
+        self.switch_timeouts_off(scope);
+        Error::Cancelled
+    }
+
+    /// What somebody has to be told who yielded, or was answered, after the interruption of number `asked`,
+    /// because another has come since. (Waits are found and answered; who yields stands in no table.)
     pub(crate) fn missed(&self, asked: u64) -> Option<Error> {
         if self.interruptions.get() == asked {
             return None;
         }
         let scope = self.scope.get();
-        if self.cancelled.get()
-            && self.current_task().record.make_rare().told_at.get() > asked
-            && !self.scopes.borrow().is_shielded(scope)
-        {
-            self.switch_timeouts_off(scope);
-            return Some(Error::Cancelled);
+        if self.cancelled.get() && !self.scopes.borrow().is_shielded(scope) {
+            let task = self.current_task();
+            if task.record.make_rare().told_at.get() > asked {
+                return Some(self.tell_cancelled(&task, scope));
+            }
         }
         self.scopes.borrow_mut().deliver_missed(scope, asked)
+    }
+
+    /// True if whoever polls here is told at the end of the poll, and not before.
+    pub(crate) fn is_late(&self) -> bool {
+        let (scope, scopes) = (self.scope.get(), self.scopes.borrow());
+        scopes.is_any_late(scope) || self.is_task_late() && !scopes.is_shielded(scope)
+    }
+
+    fn is_task_late(&self) -> bool {
+        self.cancelled.get() && self.with_current_task(|task| task.record.is_late())
     }
 
     fn next_interruption(&self) -> u64 {
@@ -119,9 +133,8 @@ impl Core {
         for wait in self.waits_of(task) {
             let scope = self.waits.borrow().get(wait).scope;
             if !self.scopes.borrow().is_shielded(scope) {
-                task.set_cancellation(Cancellation::Delivered);
-                self.switch_timeouts_off(scope);
-                self.interrupt(wait, Error::Cancelled);
+                let error = self.tell_cancelled(task, scope);
+                self.interrupt(wait, error);
             }
         }
         self.make_ready(task.clone());

@@ -42,6 +42,10 @@ struct Scope {
 }
 
 impl Scope {
+    fn is_late(&self) -> bool {
+        self.deadline == Deadline::Late
+    }
+
     /// It has expired, and nobody was told.
     fn is_undelivered(&self) -> bool {
         self.deadline == Deadline::Expired && !self.delivered
@@ -210,14 +214,12 @@ impl Scopes {
 
     /// True if it is to expire now that it was polled; one further out comes first.
     pub(crate) fn is_late(&self, id: u32) -> bool {
-        let late = |id: u32| self.places[id].deadline == Deadline::Late;
-        let mut outer = self.places[id].parent;
-        late(id) && {
-            while outer != NONE && !self.places[outer].shield && !late(outer) {
-                outer = self.places[outer].parent;
-            }
-            outer == NONE || self.places[outer].shield
-        }
+        self.places[id].is_late() && self.outermost(id, Scope::is_late) == Some(id)
+    }
+
+    /// True if this scope, or one around it, is to expire at the end of a poll.
+    pub(crate) fn is_any_late(&self, inner: u32) -> bool {
+        self.outermost(inner, Scope::is_late).is_some()
     }
 
     /// True if there is anything to do after a poll.

@@ -150,6 +150,10 @@ impl Record {
         self.rare().is_some_and(|rare| rare.shields.get() > 0)
     }
 
+    pub(crate) fn is_late(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.late.get())
+    }
+
     pub(crate) fn is_daemon(&self) -> bool {
         self.rare().is_some_and(|rare| rare.daemon.get())
     }

@@ -152,13 +152,13 @@ impl Yield {
             let before = std::mem::replace(&mut self.asked, core.interruptions.get());
             match (core.interruption(), before) {
                 (Some(error), _) => Poll::Ready(Err(error)),
-                (None, 0) => Poll::Pending,
+                (None, 0) => {
+                    core.wake_yielded(cx.waker());
+                    Poll::Pending
+                }
                 (None, before) => Poll::Ready(core.missed(before).map_or(Ok(()), Err)),
             }
         });
-        if told.is_pending() {
-            cx.waker().wake_by_ref();
-        }
         told
     }
 }
@@ -175,6 +175,9 @@ enum State {
     New(Trap),
     /// The wait's index, and the run of the kernel in which it was made.
     Waiting(WaitId, u32),
+    /// It was granted, and came back with an interruption all the same: what it was granted is still in
+    /// the table, for whoever drops this to pass on.
+    Missed(WaitId, u32),
     Done,
 }
 
@@ -197,12 +200,13 @@ impl Future for Ask {
 }
 
 impl Ask {
-    /// True if the kernel has answered with success and nobody has polled the answer yet.
+    /// True if the kernel has answered with success and nobody has taken the answer: it was not polled
+    /// since, or came back with an interruption instead, because there was one before it was polled.
     ///
     /// For the `Drop` of primitives: what was handed to a waiter that no longer wants it (a
     /// permit, a lock) goes to the next in line.
     pub fn was_granted(&self) -> bool {
-        let State::Waiting(id, run) = self.state else {
+        let (State::Waiting(id, run) | State::Missed(id, run)) = self.state else {
             return false;
         };
         Core::with_current(|core| {
@@ -216,7 +220,7 @@ impl Ask {
 
 impl Drop for Ask {
     fn drop(&mut self) {
-        if let State::Waiting(id, run) = self.state {
+        if let State::Waiting(id, run) | State::Missed(id, run) = self.state {
             let own = Core::with_current(|core| {
                 let own = core.run_number() == run;
                 own.then(|| core.withdraw(id))
@@ -240,12 +244,18 @@ impl Core {
                     return Poll::Pending;
                 }
             },
-            State::Waiting(id, run) if *run == self.run_number() => self.look(*id, waker),
+            State::Waiting(id, run) if *run == self.run_number() => {
+                if let Some(error) = self.missed_by(*id) {
+                    *state = State::Missed(*id, *run);
+                    return Poll::Ready(Err(error));
+                }
+                self.look(*id, waker)
+            }
             State::Waiting(id, run) => Poll::Ready(match unclaimed::claim(*run, *id) {
                 true => Ok(()),
                 false => Err(Error::OtherRun),
             }),
-            State::Done => panic!("a trap's future was polled after its end"),
+            State::Missed(..) | State::Done => panic!("a trap's future was polled after its end"),
         };
         if polled.is_ready() {
             *state = State::Done;
@@ -271,6 +281,38 @@ impl Core {
         self.left.add(Left::REQUESTS);
         if !self.is_own_waker(waker) {
             self.change_waker(id, waker);
+        }
+    }
+
+    /// What a wait comes back with that was granted before an interruption and is polled after it: its
+    /// part of the task had no turn between the two, or had it before it was granted.
+    #[inline]
+    fn missed_by(&self, id: WaitId) -> Option<Error> {
+        match self.is_undisturbed() {
+            true => None,
+            false => self.look_for_missed(id),
+        }
+    }
+
+    #[cold]
+    fn look_for_missed(&self, id: WaitId) -> Option<Error> {
+        let (answer, answered_at) = {
+            let waits = self.waits.borrow();
+            let wait = waits.get(id);
+            (wait.answer(), wait.answered_at())
+        };
+        match answer {
+            Some(Ok(())) => self.missed(answered_at),
+            _ => None,
+        }
+    }
+
+    /// Who yields is polled again: at once as far as a set of futures is concerned, which then stops when
+    /// a few have yielded. Where every part has to have its turn in this step, only after it.
+    fn wake_yielded(&self, waker: &Waker) {
+        match self.is_late() {
+            true => self.wake_later(waker.clone()),
+            false => waker.wake_by_ref(),
         }
     }
 

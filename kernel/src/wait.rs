@@ -110,7 +110,8 @@ pub(crate) struct Wait {
     pub(crate) trap: Trap,
     /// The innermost scope (timeout or shield) around it.
     pub(crate) scope: u32,
-    /// Neighbours in the task's list of unanswered waits.
+    /// Neighbours in the task's list of unanswered waits. Once it is answered they keep the number of
+    /// the last interruption before that.
     next: WaitId,
     prev: WaitId,
     /// Neighbours in the line it stands in, which is a ring: before the first is the last. A
@@ -140,6 +141,11 @@ impl Wait {
             Stage::Answered(answer) => Some(answer),
             _ => None,
         }
+    }
+
+    /// The number of the last interruption before it was answered.
+    pub(crate) fn answered_at(&self) -> u64 {
+        u64::from(self.prev) << 32 | u64::from(self.next)
     }
 
     /// True if answering it means making its task ready, and no more.
@@ -246,12 +252,16 @@ impl Waits {
         (self.places.len() - 1) as WaitId
     }
 
-    /// Gives a wait its answer and takes it out of its task's list; gives the task, unless it has
-    /// ended. Whoever answers a joiner holds the task that was joined: it is not dropped in here.
+    /// Gives a wait its answer, after this interruption, and takes it out of its task's list; gives the
+    /// task, unless it has ended. Whoever answers a joiner holds the task that was joined: it is not
+    /// dropped in here.
     #[inline]
-    pub(crate) fn answer(&mut self, id: WaitId, answer: Answer) -> Option<Task> {
+    pub(crate) fn answer(&mut self, id: WaitId, answer: Answer, after: u64) -> Option<Task> {
         self.get(id).stage.set(Stage::Answered(answer));
-        self.leave_task(id)
+        let task = self.leave_task(id);
+        let wait = self.get_mut(id);
+        (wait.next, wait.prev) = (after as u32, (after >> 32) as u32);
+        task
     }
 
     /// Removes a wait that stands nowhere any more; gives what is to be dropped where nothing is

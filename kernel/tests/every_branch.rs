@@ -1,12 +1,14 @@
 //! An interruption reaches every branch of a task that is a tree (`join!`, sets of futures), each
 //! once, whatever the branch does at that moment; and it leaves what they clean up with alone.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, pin::Pin, rc::Rc, time::Duration};
 
-use futures::{StreamExt, join, stream::FuturesUnordered};
+use futures::{StreamExt, channel::oneshot, join, stream::FuturesUnordered};
 use kernel::{
-    Error, JoinHandle, Kernel, ManualClock, now, sleep, spawn,
-    sync::{Event, mailbox},
+    Error, JoinHandle, Kernel, ManualClock, now, shield,
+    sim::Sim,
+    sleep, spawn,
+    sync::{Event, Semaphore, mailbox},
     timeout_after, yield_now,
 };
 
@@ -59,6 +61,41 @@ async fn be_busy_yielding() -> Told {
     loop {
         if let Err(told) = yield_now().await {
             return clean_up(Err(told)).await;
+        }
+    }
+}
+
+async fn sleep_and_sleep() -> Told {
+    loop {
+        if let Err(told) = sleep(Duration::from_micros(3)).await {
+            return clean_up(Err(told)).await;
+        }
+    }
+}
+
+async fn wait_for_children() -> Told {
+    loop {
+        if let Err(told) = spawn(async {}).wait().await {
+            return clean_up(Err(told)).await;
+        }
+    }
+}
+
+/// Hands on a permit whenever it runs.
+async fn give(permits: Semaphore) -> Told {
+    loop {
+        permits.release();
+        if let Err(told) = yield_now().await {
+            return clean_up(Err(told)).await;
+        }
+    }
+}
+
+async fn take(permits: Semaphore) -> Told {
+    loop {
+        match permits.acquire().await {
+            Ok(permit) => permit.forget(),
+            Err(told) => return clean_up(Err(told)).await,
         }
     }
 }
@@ -228,4 +265,204 @@ fn a_timeout_that_has_passed_is_told_at_the_first_yield() {
         assert_eq!(told.await, Err(Error::TaskTimeout));
         assert_eq!(yields, 0);
     });
+}
+
+#[test]
+fn one_that_is_answered_by_another_in_its_last_step() {
+    virtual_run(async {
+        for order in [false, true] {
+            let permits = Semaphore::new(0);
+            let (give, take) = (give(permits.clone()), take(permits.clone()));
+            let task = match order {
+                false => spawn(async { join!(give, take, wait_long()) }),
+                true => spawn(async { join!(take, give, wait_long()) }),
+            };
+            let_run().await;
+            assert_eq!(cancel(task).await, (CANCELLED, CANCELLED, CANCELLED));
+        }
+    });
+}
+
+type Part = Pin<Box<dyn Future<Output = Told>>>;
+
+/// A set of futures, which polls only some of those that are ready at a time.
+async fn all(parts: Vec<Part>) -> Vec<Told> {
+    parts
+        .into_iter()
+        .collect::<FuturesUnordered<_>>()
+        .collect()
+        .await
+}
+
+#[test]
+fn those_of_a_set_that_were_answered_behind_others_that_yield() {
+    virtual_run(async {
+        let event = Rc::new(Event::new());
+        let mut parts: Vec<Part> = Vec::new();
+        for _ in 0..100 {
+            parts.push(Box::pin(be_busy_yielding()));
+            (0..10).for_each(|_| parts.push(Box::pin(wait_and_wait(event.clone()))));
+        }
+        let task = spawn(all(parts));
+        let_run().await;
+        event.set();
+        assert_eq!(cancel(task).await, vec![CANCELLED; 1100]);
+    });
+}
+
+#[test]
+fn those_of_a_set_that_have_not_begun_or_were_woken_by_strangers() {
+    virtual_run(async {
+        let (to, from) = oneshot::channel();
+        let after_the_stranger = async move {
+            from.await.unwrap();
+            wait_long().await
+        };
+        let mut parts: Vec<Part> = vec![Box::pin(after_the_stranger)];
+        (0..9).for_each(|_| parts.push(Box::pin(be_busy_yielding())));
+        let task = spawn(all(parts));
+        let_run().await;
+        to.send(()).unwrap();
+        assert_eq!(cancel(task).await, [CANCELLED; 10]);
+
+        let mut parts: Vec<Part> = Vec::new();
+        (0..9).for_each(|_| parts.push(Box::pin(be_busy_yielding())));
+        parts.push(Box::pin(wait_long()));
+        assert_eq!(cancel(spawn(all(parts))).await, [CANCELLED; 10]);
+    });
+}
+
+/// Numbers drawn from a seed.
+struct Dice(Cell<u64>);
+
+impl Dice {
+    /// One below `sides`.
+    fn roll(&self, sides: u64) -> u64 {
+        let next = self.0.get().wrapping_mul(0x5851_F42D_4C95_7F2D) | 1;
+        self.0.set(next.wrapping_add(0x1405_7B7E_F767_814E));
+        (next >> 33) % sides
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_micros(self.roll(60))
+    }
+}
+
+/// Parts of all kinds, in any number and order.
+fn parts(dice: &Dice) -> Vec<Part> {
+    let permits = Semaphore::new(0);
+    let part = |_| -> Part {
+        match dice.roll(6) {
+            0 => Box::pin(be_busy_yielding()),
+            1 => Box::pin(sleep_and_sleep()),
+            2 => Box::pin(wait_for_children()),
+            3 => Box::pin(give(permits.clone())),
+            4 => Box::pin(take(permits.clone())),
+            _ => Box::pin(wait_long()),
+        }
+    };
+    (0..=dice.roll(12)).map(part).collect()
+}
+
+/// Interrupts such a set, in many orders of the tasks that are ready. Those who never wait keep the clock
+/// from jumping, so it is moved.
+fn in_many_orders<T: 'static, W: Future<Output = T> + 'static>(
+    work: impl Fn(&Dice) -> W,
+    interrupt: impl AsyncFnOnce(JoinHandle<T>) + Copy + 'static,
+) {
+    for seed in 0..100 {
+        let mut sim = Sim::new(seed);
+        let (dice, clock) = (Dice(Cell::new(seed)), sim.clock().clone());
+        let work = work(&dice);
+        sim.run(async move {
+            let task = spawn(work);
+            for _ in 0..dice.roll(4) {
+                for _ in 0..dice.roll(500) {
+                    yield_now().await.unwrap();
+                }
+                clock.advance(dice.time());
+            }
+            let mover = spawn(async move {
+                for _ in 0..300 {
+                    yield_now().await.unwrap();
+                    clock.advance(Duration::from_nanos(300));
+                }
+            });
+            interrupt(task).await;
+            mover.join().await.unwrap();
+        });
+    }
+}
+
+fn are_all(told: &[Told], what: Told) {
+    told.iter().for_each(|told| assert_eq!(*told, what));
+}
+
+#[test]
+fn those_of_any_set_by_a_cancel() {
+    in_many_orders(
+        |dice| all(parts(dice)),
+        async |task| are_all(&cancel(task).await, CANCELLED),
+    );
+}
+
+#[test]
+fn those_of_any_set_by_a_timeout() {
+    in_many_orders(
+        |dice| {
+            let (limit, work) = (dice.time(), all(parts(dice)));
+            async move { timeout_after(limit, async { Ok::<_, Error>(work.await) }).await }
+        },
+        async |task| {
+            let told = task.join().await.unwrap();
+            are_all(&told.expect("nobody is dropped"), TIMED_OUT);
+        },
+    );
+}
+
+#[test]
+fn those_of_any_set_by_the_outer_of_two_timeouts() {
+    in_many_orders(
+        |dice| {
+            let outer = dice.time();
+            let inner = [outer, LONG][dice.roll(2) as usize];
+            let (work, others) = (all(parts(dice)), all(parts(dice)));
+            async move {
+                let work = async { Ok::<_, Error>(work.await) };
+                let both = async { Ok::<_, Error>(join!(timeout_after(inner, work), others)) };
+                timeout_after(outer, both).await
+            }
+        },
+        async |task| {
+            let told = task.join().await.unwrap();
+            let (inner, others) = told.expect("nobody is dropped");
+            are_all(&others, TIMED_OUT);
+            let inner = inner.expect("nobody is dropped");
+            let whose = inner[0][0];
+            let timeouts = [Err(Error::TaskTimeout), Err(Error::TimeoutCancellation)];
+            assert!(timeouts.contains(&whose));
+            are_all(&inner, [whose, Ok(()), Ok(())]);
+        },
+    );
+}
+
+#[test]
+fn none_that_are_shielded() {
+    in_many_orders(
+        |dice| {
+            let mut parts = parts(dice);
+            for _ in 0..=dice.roll(3) {
+                let (time, place) = (dice.time(), dice.roll(parts.len() as u64));
+                let inside =
+                    async move { [sleep(time).await, yield_now().await, sleep(time).await] };
+                parts.insert(place as usize, Box::pin(shield(inside)));
+            }
+            all(parts)
+        },
+        async |task| {
+            let mut told = cancel(task).await;
+            told.retain(|told| *told != [Ok(()); 3]);
+            are_all(&told, CANCELLED);
+        },
+    );
 }

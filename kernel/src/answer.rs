@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use crate::{
-    bell::find_bell,
+    bell::{BellId, find_bell},
     cell::Task,
     error::{Error, contain},
     kernel::Core,
@@ -104,7 +104,21 @@ impl Core {
         self.undo(wait);
         let task = self.waits.borrow_mut().leave_task(wait);
         drop(task);
+        if let Some(bell) = self.rung_for(wait) {
+            self.ring(bell); // heard by nobody
+        }
         self.forget_wait(wait);
+    }
+
+    /// The bell whose ring answered this wait, if one did.
+    #[inline]
+    fn rung_for(&self, wait: WaitId) -> Option<BellId> {
+        let waits = self.waits.borrow();
+        let wait = waits.get(wait);
+        match (wait.stage.get(), &wait.trap) {
+            (Stage::Answered(Ok(())), Trap::Bell(bell)) => Some(bell.0),
+            _ => None,
+        }
     }
 
     /// Removes a wait that stands nowhere any more.

@@ -8,7 +8,7 @@ use kernel::{
     Error, JoinHandle, Kernel, ManualClock, now, shield,
     sim::Sim,
     sleep, spawn,
-    sync::{Event, Semaphore, mailbox},
+    sync::{Event, Semaphore, mailbox, mailbox_bounded},
     timeout_after, yield_now,
 };
 
@@ -97,6 +97,20 @@ async fn take(permits: Semaphore) -> Told {
             Ok(permit) => permit.forget(),
             Err(told) => return clean_up(Err(told)).await,
         }
+    }
+}
+
+/// Takes and gives back permits until it is told what this gives.
+async fn use_permits(permits: Semaphore) -> Error {
+    loop {
+        let permit = match permits.acquire().await {
+            Ok(permit) => permit,
+            Err(told) => return told,
+        };
+        if let Err(told) = yield_now().await {
+            return told;
+        }
+        drop(permit);
     }
 }
 
@@ -283,6 +297,43 @@ fn one_that_is_answered_by_another_in_its_last_step() {
     });
 }
 
+/// Two that hand each other items: while the one waits, the other was just answered. Neither sees the other
+/// go, for both ends are kept.
+#[test]
+fn both_that_talk_with_each_other() {
+    virtual_run(async {
+        for room in 1..4 {
+            let (to, from) = mailbox_bounded(room);
+            let ends = Rc::new((to, from));
+            let (talker, listener) = (ends.clone(), ends.clone());
+            let talk = async move {
+                loop {
+                    if let Err(told) = talker.0.send(()).await {
+                        return clean_up(Err(told.reason)).await;
+                    }
+                }
+            };
+            let listen = async move {
+                loop {
+                    if let Err(told) = listener.1.recv().await {
+                        return clean_up(Err(told)).await;
+                    }
+                }
+            };
+            let task = spawn(async { join!(talk, listen) });
+            let_run().await;
+            assert_eq!(cancel(task).await, (CANCELLED, CANCELLED));
+            let fill = async {
+                while ends.1.len() < room {
+                    ends.0.send(()).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            assert_eq!(timeout_after(SECOND, fill).await, Ok(()), "room is lost");
+        }
+    });
+}
+
 type Part = Pin<Box<dyn Future<Output = Told>>>;
 
 /// A set of futures, which polls only some of those that are ready at a time.
@@ -442,6 +493,31 @@ fn those_of_any_set_by_the_outer_of_two_timeouts() {
             let timeouts = [Err(Error::TaskTimeout), Err(Error::TimeoutCancellation)];
             assert!(timeouts.contains(&whose));
             are_all(&inner, [whose, Ok(()), Ok(())]);
+        },
+    );
+}
+
+/// What was handed to one that was told goes to the next.
+#[test]
+fn and_nothing_that_was_handed_over_is_lost() {
+    in_many_orders(
+        |dice| {
+            let permits = Semaphore::new(1 + dice.roll(3) as usize);
+            let (free, limit) = (permits.available(), dice.time());
+            let users: FuturesUnordered<_> = (0..=dice.roll(12))
+                .map(|_| use_permits(permits.clone()))
+                .collect();
+            async move {
+                let all = async { Ok::<Vec<Error>, Error>(users.collect().await) };
+                let told = timeout_after(limit, all).await;
+                (told, permits.available() == free)
+            }
+        },
+        async |task| {
+            let (told, all_are_back) = task.join().await.unwrap();
+            let told = told.expect("nobody is dropped");
+            assert!(told.iter().all(|told| *told == Error::TaskTimeout));
+            assert!(all_are_back);
         },
     );
 }

@@ -198,6 +198,34 @@ fn who_waits_for_a_bell_that_is_dropped_learns_it() {
 }
 
 #[test]
+fn a_ring_whose_waiter_was_dropped_before_it_ran_is_heard_by_the_next() {
+    kernel::run(async {
+        let bell = Bell::new();
+        let mut first = ask(Trap::Bell(bell.key()));
+        assert!(futures::poll!(&mut first).is_pending());
+        bell.ringer().ring();
+        while !first.was_granted() {
+            yield_now().await.unwrap();
+        }
+        drop(first);
+        assert_eq!(timeout_after(LONG, bell.wait()).await, Ok(()));
+
+        let mut first = ask(Trap::Bell(bell.key()));
+        assert!(futures::poll!(&mut first).is_pending());
+        bell.ringer().ring();
+        while !first.was_granted() {
+            yield_now().await.unwrap();
+        }
+        let mut second = ask(Trap::Bell(bell.key()));
+        assert!(futures::poll!(&mut second).is_pending());
+        yield_now().await.unwrap();
+        drop(first);
+        assert_eq!(timeout_after(LONG, second).await, Ok(()));
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_wait_kept_from_an_earlier_run_takes_nobody_s_answer() {
     let mut kernel = kernel();
     let kept = kernel.run(asked(ask(Trap::Sleep(Instant::now() + LONG))));

@@ -10,6 +10,7 @@ use crate::{
     cell::Task,
     error::Error,
     kernel::{Core, Due},
+    step::Left,
     task::Cancellation,
     timer::nanoseconds,
     wait::{NONE, WaitId},
@@ -17,6 +18,10 @@ use crate::{
 
 /// A timeout of this length or more, in nanoseconds, may pass late by a hundredth; see `soon.rs`.
 const LONG_NS: u64 = 100_000_000;
+
+/// Steps, at most, before a task is told that was cancelled when it was about to run. A set of sets of
+/// futures begins two or more of them in each; foreign code that wakes itself at every poll takes all.
+const STEPS_TO_BE_TOLD: u8 = 16;
 
 impl Core {
     /// What a trap has to come back with instead of waiting, if anything.
@@ -106,7 +111,7 @@ impl Core {
                 task.record.make_rare().budget.set(Some(timer));
                 task.set_cancellation(Cancellation::Pending);
                 if self.is_about_to_run(task) {
-                    task.record.make_rare().late.set(true);
+                    task.record.make_rare().late.set(STEPS_TO_BE_TOLD);
                     self.make_ready(task.clone());
                 } else {
                     self.deliver_cancellation(task);
@@ -118,10 +123,17 @@ impl Core {
         true
     }
 
-    /// The step is over before which the task was cancelled.
+    /// The step is over before which the task was cancelled. A set of futures that wakes itself in it may
+    /// have left out parts that have not begun: then it is told after another step.
     pub(crate) fn deliver_if_late(&self, task: &Task) {
-        if task.record.make_rare().late.take() {
-            self.deliver_cancellation(task);
+        let late = &task.record.make_rare().late;
+        match late.get() {
+            0 => {}
+            steps if steps > 1 && self.left.has(Left::AGAIN) => late.set(steps - 1),
+            _ => {
+                late.set(0);
+                self.deliver_cancellation(task);
+            }
         }
     }
 

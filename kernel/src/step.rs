@@ -241,6 +241,11 @@ impl Left {
         self.0.set(self.0.get() | what);
     }
 
+    #[inline]
+    pub(crate) fn has(&self, what: u8) -> bool {
+        self.0.get() & what != 0
+    }
+
     /// Nothing is left.
     #[inline]
     pub(crate) fn clear(&self) {

@@ -103,9 +103,10 @@ pub(crate) struct Rare {
     pub(crate) daemon: Cell<bool>,
     /// Shields now open in it.
     pub(crate) shields: Cell<u32>,
-    /// It was cancelled while it was about to run: it is told at the end of its next step, when all
-    /// that it waits for stands where it can be told.
-    pub(crate) late: Cell<bool>,
+    /// It was cancelled while it was about to run: it is told at the end of a step, when all that it waits
+    /// for stands where it can be told. That is the next, or, while parts of it wake themselves, one of
+    /// this many.
+    pub(crate) late: Cell<u8>,
     /// The number of the interruption that its cancellation was, once delivered.
     pub(crate) told_at: Cell<u64>,
     /// The end of the cleanup budget, once cancelled.
@@ -151,7 +152,7 @@ impl Record {
     }
 
     pub(crate) fn is_late(&self) -> bool {
-        self.rare().is_some_and(|rare| rare.late.get())
+        self.rare().is_some_and(|rare| rare.late.get() > 0)
     }
 
     pub(crate) fn is_daemon(&self) -> bool {

@@ -86,8 +86,9 @@ pub struct BellKey(pub(crate) BellId);
 /// Puts a trap in front of the kernel; the future gives the kernel's answer.
 ///
 /// # Cancellation
-/// Dropping the future withdraws the trap. A wait that was answered already is undone by whoever
-/// built a primitive on it: see [`Ask::was_granted`].
+/// Dropping the future withdraws the trap. A wait that was granted already is undone by whoever
+/// built a primitive on it: see [`Ask::was_granted`]. So is one that was granted and came back with a
+/// cancellation or timeout all the same, because its part of the task had no turn before that.
 ///
 /// # Errors
 /// Cancellation and timeouts, at once if one is due; [`Error::Busy`] if another task waits for

@@ -383,6 +383,24 @@ fn those_of_a_set_that_have_not_begun_or_were_woken_by_strangers() {
     });
 }
 
+#[test]
+fn those_of_sets_in_sets_that_have_not_begun() {
+    virtual_run(async {
+        let set = || -> Vec<Part> { (0..6).map(|_| Box::pin(wait_long()) as Part).collect() };
+        let in_it = |inner: Vec<Part>| -> Part {
+            Box::pin(async move {
+                let told = all(inner).await;
+                told.into_iter()
+                    .find(|told| *told != CANCELLED)
+                    .unwrap_or(CANCELLED)
+            })
+        };
+        let sets = |_| in_it((0..6).map(|_| in_it(set())).collect());
+        let task = spawn(all((0..4).map(sets).collect()));
+        assert_eq!(cancel(task).await, [CANCELLED; 4]);
+    });
+}
+
 /// Numbers drawn from a seed.
 struct Dice(Cell<u64>);
 

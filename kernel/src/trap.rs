@@ -149,7 +149,7 @@ impl Yield {
     #[cold]
     #[inline(never)]
     fn ask_again(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let told = Core::current_ref(|core| {
+        Core::current_ref(|core| {
             let before = std::mem::replace(&mut self.asked, core.interruptions.get());
             match (core.interruption(), before) {
                 (Some(error), _) => Poll::Ready(Err(error)),
@@ -159,8 +159,7 @@ impl Yield {
                 }
                 (None, before) => Poll::Ready(core.missed(before).map_or(Ok(()), Err)),
             }
-        });
-        told
+        })
     }
 }
 

@@ -3,6 +3,24 @@
 //! Tasks run by being polled; during a poll nothing of the kernel is borrowed, so whatever a task
 //! does (spawn, wake, cancel, drop) finds every table free. That is why the fields are cells.
 
+pub(crate) mod clock;
+pub(crate) mod dead_end;
+pub(crate) mod door;
+pub(crate) mod held;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
+pub(crate) mod outside;
+pub(crate) mod places;
+pub(crate) mod ps;
+pub(crate) mod reactor;
+pub(crate) mod shutdown;
+pub(crate) mod step;
+pub(crate) mod task;
+pub(crate) mod turn;
+pub(crate) mod wait;
+pub(crate) mod watch;
+pub(crate) mod workers;
+
 use std::{
     any::Any,
     cell::Cell,
@@ -21,27 +39,19 @@ use slab::Slab;
 
 use crate::{
     across,
-    bell::BellState,
-    block::Blocks,
-    cell::Task,
-    clock::{Clock, ManualClock},
-    current::Current,
     error::contain,
-    held::Held,
-    outside::{Note, Shared},
-    reactor::Reactor,
-    ready::Ready,
-    scope::Scopes,
-    shutdown::Hook,
-    soon::Soon,
-    step::{Left, OPERATIONS_PER_STEP},
-    table::Tasks,
-    task::spawn_at,
-    timer::Timers,
-    wait::{NONE, WaitId, Waits},
-    waker::Lent,
-    watch::{Observer, Wanted, Watch},
-    workers::Pool,
+    kernel::{
+        clock::{Clock, ManualClock, soon::Soon, timer::Timers},
+        held::Held,
+        outside::{Note, Shared, bell::BellState, waker::Lent},
+        reactor::Reactor,
+        shutdown::Hook,
+        step::{Left, OPERATIONS_PER_STEP},
+        task::{block::Blocks, cell::Task, current::Current, ready::Ready, spawn_at, table::Tasks},
+        wait::{NONE, WaitId, Waits, scope::Scopes},
+        watch::{Observer, Wanted, Watch},
+        workers::Pool,
+    },
 };
 
 // The kernel that runs on this thread; null if none does. Set and cleared by `Running`, which

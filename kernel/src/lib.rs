@@ -80,10 +80,13 @@
 //!
 //! # Reading the source
 //!
-//! `trap.rs` and `trap/` (the door), `kernel.rs` (the state), `turn.rs` (the loop), `step.rs` (one poll), `door.rs` (what each trap means), `wait.rs` and `answer.rs` (who waits for what),
-//! `task.rs`, `table.rs`, `join.rs`, `ready.rs`, `current.rs`, `cell.rs` and `block.rs`, `scope.rs`, `cancel.rs` and `time.rs` (timeouts, shields), `timer.rs`, `soon.rs`, `reactor.rs`, `doubt.rs` and `io/`,
-//! `outside.rs`, `bell.rs` and `waker.rs` (other threads), `workers.rs` and `patience.rs` (the pool), `dead_end.rs` (simulations that can never go on);
-//! then `sync/` and `shortcut.rs` for what is built on it, and `examples/` for what can be. The project's book has a chapter for each idea.
+//! The file tree is the map. `trap.rs` and `trap/` are the door. Behind it, in `kernel/`, and best read in this order:
+//! `kernel.rs` (the state), `turn.rs` (the loop), `step.rs` (one poll), `door.rs` (what each trap means);
+//! `wait.rs` (who waits for what; `wait/` has how waits are answered, cancelled, timed out); `task.rs` (`task/` has their table, their memory, joins, the ready queue);
+//! `clock.rs` (`clock/` has the deadline queue); `reactor.rs`; `outside.rs` (other threads: wakers, bells, results); `workers.rs` (the pool);
+//! `shutdown.rs`, `dead_end.rs` (simulations that can never go on), `ps.rs` and `watch/` (looking on).
+//! Before the door is what anybody could have built of it: `time.rs`, `group.rs`, `inbox.rs`, `sync/`, `io/`, `net/`, `process/` and the rest; a test sees to that.
+//! The project's book has a chapter for each idea.
 //!
 //! Not here: a second thread for tasks, work stealing, files (use [`run_in_thread`]), TLS (it needs
 //! nothing of a kernel but a stream).
@@ -93,76 +96,46 @@
 mod across;
 #[cfg(any(feature = "futures-io", feature = "hyper"))]
 pub mod adapt;
-mod answer;
-mod bell;
-mod block;
-mod cancel;
-mod cell;
-mod clock;
-mod current;
-mod dead_end;
-mod door;
-mod doubt;
 mod error;
 mod fd;
 mod group;
-mod handover;
-mod held;
 mod inbox;
 pub mod io;
-mod join;
 mod kernel;
-#[cfg(all(test, loom))]
-mod model;
 pub mod net;
-mod outside;
-mod patience;
-mod places;
 #[cfg(feature = "process")]
 pub mod process;
-mod ps;
-mod reactor;
-mod ready;
-mod remote;
-mod scope;
-mod shortcut;
-mod shutdown;
 #[cfg(feature = "signal")]
 pub mod signal;
 pub mod sim;
-mod soon;
-mod step;
 pub mod sync;
-mod table;
-mod task;
 mod time;
-mod timer;
 pub mod trap;
-mod turn;
-mod wait;
-mod waker;
-mod watch;
 mod with;
-mod workers;
 
-pub use bell::{Bell, Ringer};
-pub use clock::ManualClock;
 pub use error::{Error, JoinError, Panic};
 pub use fd::AsyncFd;
 pub use group::{GroupError, TaskGroup};
 pub use inbox::{InboxReceiver, InboxSender, inbox};
-pub use join::Join;
-pub use kernel::{Builder, Kernel, run};
-pub use outside::{Handle, handle};
-pub use ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats};
-pub use remote::{Remote, Submitted, remote};
-pub use shutdown::at_shutdown;
-pub use task::{Cancel, JoinHandle, TaskId, cancel, current_task, spawn};
+pub use kernel::{
+    Builder, Kernel,
+    clock::ManualClock,
+    outside::{
+        Handle,
+        bell::{Bell, Ringer},
+        handle,
+        remote::{Remote, Submitted, remote},
+    },
+    ps::{Stats, TaskInfo, TaskState, TaskWait, ps, stats},
+    run,
+    shutdown::at_shutdown,
+    task::{Cancel, JoinHandle, TaskId, cancel, current_task, join::Join, spawn},
+    wait::WaitQueue,
+    watch::{Observed, Observer, TaskAccount},
+    workers::run_in_thread,
+};
 pub use time::{foreign, ignore_after, shield, sleep, sleep_until, timeout_after, timeout_at};
 pub use trap::{Ask, Registered, Trap, Yield, ask, now, yield_now};
-pub use wait::WaitQueue;
-pub use watch::{Observed, Observer, TaskAccount};
-pub use workers::run_in_thread;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -43,12 +43,14 @@ use std::{
 };
 
 use crate::{
-    bell::BellId,
     error::Error,
-    kernel::Core,
-    step::Left,
-    task::TaskId,
-    wait::{Answer, WaitId, WaitQueue},
+    kernel::{
+        Core,
+        outside::bell::BellId,
+        step::Left,
+        task::TaskId,
+        wait::{Answer, WaitId, WaitQueue},
+    },
 };
 
 pub(crate) use self::source::{READ, WRITE};

@@ -12,7 +12,7 @@ use std::{
 
 use super::Sim;
 use crate::{
-    JoinError, JoinHandle, ps, spawn,
+    JoinError, JoinHandle, ps, spawn, stats,
     sync::Event,
     time::sleep,
     trap::{Scope, now},
@@ -52,15 +52,10 @@ where
         for way in ways(at) {
             let (future, check) = (scenario(), check.clone());
             through &= !Sim::new(way.seed).run(async move {
-                let before = ps::stats();
+                let before = stats();
                 let disturbed = disturb(future, way).await;
                 sleep(AFTERWARDS).await.expect("nobody cancels main");
-                assert_eq!(
-                    ps::stats(),
-                    before,
-                    "left behind by {way:?}: {:?}",
-                    ps::ps()
-                );
+                assert_eq!(stats(), before, "left behind by {way:?}: {:?}", ps());
                 check();
                 disturbed
             });

@@ -11,8 +11,7 @@ use std::{
 use crate::{
     WaitQueue,
     error::Error,
-    shortcut::shortcut,
-    sync::wait_for_one,
+    sync::{shortcut::shortcut, wait_for_one},
     trap::{Ask, Trap, ask, breathe},
 };
 

@@ -6,6 +6,8 @@
 //! [`Trap::Wait`]: crate::Trap::Wait
 //! [`WaitQueue::wake`]: crate::WaitQueue::wake
 
+pub(crate) mod shortcut;
+
 use crate::{
     WaitQueue,
     error::Error,

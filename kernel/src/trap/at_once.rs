@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::Yield;
-pub use crate::workers::ClockHold;
-use crate::{cancel, error::Error, kernel::Core};
+pub use crate::kernel::workers::ClockHold;
+use crate::{
+    error::Error,
+    kernel::{Core, wait::cancel},
+};
 
 /// The time on the kernel's clock.
 ///

@@ -3,7 +3,10 @@
 use std::{io, os::fd::AsRawFd, rc::Rc};
 
 use super::Trap;
-use crate::{error::Error, kernel::Core, reactor::Source, wait::NONE};
+use crate::{
+    error::Error,
+    kernel::{Core, reactor::Source, wait::NONE},
+};
 
 /// A descriptor registered with the kernel's reactor. Clones are the same registration.
 ///

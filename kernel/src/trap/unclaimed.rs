@@ -1,7 +1,7 @@
 //! What was granted in a run, but not asked for before the run's end: a future that outlives its
 //! run may own a permit, which it uses in the next or gives back.
 
-use crate::{across, wait::WaitId};
+use crate::{across, kernel::wait::WaitId};
 
 across::local!(UNCLAIMED: Vec<(u32, WaitId)> = Vec::new());
 

@@ -133,6 +133,9 @@ pub(crate) struct Core {
     /// `main` has ended: whatever is left, or spawned from now on, is cancelled.
     pub(crate) closing: Cell<bool>,
 
+    /// How many tasks of other threads came after `main` had ended, and were refused; `None` before.
+    pub(crate) refused: Cell<Option<u32>>,
+
     /// Wakers of combinators, to be called when nothing is half done.
     pub(crate) to_wake: Held<Vec<Waker>>,
 
@@ -261,7 +264,8 @@ impl Kernel {
     /// Runs `main` and every task it spawns, until `main` ends; then runs what
     /// [`at_shutdown`](crate::at_shutdown) was given, cancels what is left, waits for its end, and
     /// gives `main`'s value. Nothing outlives the run silently: a task that is left is named in
-    /// the log, unless it is a [daemon](crate::JoinHandle::daemon).
+    /// the log, unless it is a [daemon](crate::JoinHandle::daemon). Tasks that other threads hand in
+    /// after `main`'s end are refused; see [`Handle::spawn`](crate::Handle::spawn).
     ///
     /// # Panics
     /// If a kernel runs on this thread already. A panic of `main` goes on here. In a dead end
@@ -331,6 +335,7 @@ impl Running {
             runs.get()
         }));
         core.closing.set(false);
+        core.refused.set(None);
         core.lent_data.set(core.lent.data());
         if core.counts_on() {
             core.tasks.borrow_mut().count_from(SPAWNED.with(Cell::get));
@@ -444,6 +449,7 @@ impl Core {
             shared,
             run_number: Cell::new(0),
             closing: Cell::new(false),
+            refused: Cell::new(None),
             to_wake: Held::default(),
             notes: Held::default(),
             due: Held::default(),

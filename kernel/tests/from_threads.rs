@@ -13,8 +13,8 @@ use std::{
 };
 
 use kernel::{
-    Error, Handle, JoinError, Kernel, Remote, handle, remote, run_in_thread, sleep, spawn,
-    sync::Event,
+    Error, Handle, JoinError, Kernel, Remote, at_shutdown, handle, remote, run_in_thread, shield,
+    sleep, spawn, sync::Event,
 };
 
 fn assert_send_and_sync<T: Send + Sync>() {}
@@ -107,6 +107,57 @@ fn what_is_submitted_between_two_runs_waits_for_the_next() {
     let early = handle.submit(|| async { 2 });
     kernel.run(async { kernel::yield_now().await.unwrap() });
     assert_eq!(early.join().unwrap(), 2);
+}
+
+/// The story: a thread that went on handing in tasks kept the run, for each new one was started, told to
+/// end, and had a cleanup budget of its own.
+#[test]
+fn a_task_handed_in_when_main_has_ended_is_refused() {
+    let (tell, told) = mpsc::channel();
+    let mut kernel = Kernel::builder().build().unwrap();
+    let handle = kernel.run(async {
+        let (hand_in, number) = (handle(), remote(7));
+        let kept = hand_in.clone();
+        at_shutdown(async move {
+            let thread = move || {
+                hand_in.spawn(|| async { unreachable!("main has ended") });
+                let refused = hand_in.submit(|| async { unreachable!("main has ended") });
+                refused.cancel();
+                let refused: Result<(), JoinError> = refused.join();
+                tell.send((refused, number.call(|n| *n))).unwrap();
+            };
+            run_in_thread(thread).await.unwrap();
+        });
+        kept
+    });
+    let (refused, answer) = told.recv().unwrap();
+    assert!(matches!(refused, Err(JoinError::Cancelled)), "{refused:?}");
+    assert_eq!(answer, Ok(7)); // a cleanup may wait for that
+    let next = handle.submit(|| async { 1 });
+    kernel.run(async { kernel::yield_now().await.unwrap() });
+    assert_eq!(next.join().unwrap(), 1);
+}
+
+/// Kept for a next run, what such a thread waits for would hold up the task that waits for the thread:
+/// under a shield, for ever.
+#[test]
+fn a_task_that_waits_under_a_shield_for_a_thread_that_hands_in_tasks_goes_on() {
+    kernel::run(async {
+        let (handle, (tell, main_ends)) = (handle(), mpsc::channel());
+        at_shutdown(async move { tell.send(()).unwrap() });
+        spawn(async move {
+            let thread = move || {
+                main_ends.recv().unwrap();
+                for _ in 0..100 {
+                    let refused = handle.submit(|| sleep(Duration::from_secs(3600))).join();
+                    assert!(matches!(refused, Err(JoinError::Cancelled)), "{refused:?}");
+                }
+            };
+            shield(run_in_thread(thread)).await.unwrap();
+        });
+        kernel::yield_now().await.unwrap();
+    })
+    .unwrap();
 }
 
 #[test]

@@ -229,6 +229,20 @@ fn a_panic_that_nobody_joins_is_loud_and_one_that_is_joined_is_not() {
 }
 
 #[test]
+fn tasks_that_come_from_other_threads_too_late_are_counted() {
+    let lines = logged(async {
+        let handle = kernel::handle();
+        at_shutdown(async {
+            let thread = move || (0..3).for_each(|_| handle.spawn(pending::<()>));
+            kernel::run_in_thread(thread).await.unwrap();
+        });
+    });
+    let said =
+        "WARN kernel: main had ended before 3 tasks came from other threads: they were not started";
+    assert_eq!(lines, [said]);
+}
+
+#[test]
 fn what_is_spawned_while_the_run_ends_does_not_keep_it() {
     // The story: a task that was spawned by another's cleanup, and waits in a foreign future, had
     // no cleanup budget and kept the run for ever.

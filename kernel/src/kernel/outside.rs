@@ -43,8 +43,12 @@ pub(crate) enum Note {
     /// Ring this bell.
     Ring(Arc<Rope>),
     /// Run this on the kernel's thread.
-    Call(Box<dyn FnOnce() + Send>),
+    Call(Call),
+    /// Run this, which starts a task, unless `main` has ended.
+    Start(Call),
 }
+
+pub(crate) type Call = Box<dyn FnOnce() + Send>;
 
 /// Raised while the note of one waker or one bell is in the list: a storm of wakes is one note.
 #[derive(Default)]
@@ -174,7 +178,8 @@ impl fmt::Debug for Shared {
 /// A kernel as seen from other threads.
 ///
 /// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere, and
-/// who waits for an answer is told so.
+/// who waits for an answer is told so. Tasks are refused already when `main` has ended, so that a run
+/// ends however many threads go on handing them in.
 ///
 /// Nothing here waits for room: who sends faster than the kernel works fills the memory. The
 /// kernel reads 128 notes a turn and serves its deadlines and descriptors in between, so its own

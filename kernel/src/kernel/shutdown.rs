@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
-    error::{Error, JoinError},
+    error::{Error, JoinError, contain},
     kernel::{
         Core,
+        outside::Call,
         task::{cell::Task, spawn_at},
         watch::Observed,
     },
@@ -90,13 +91,37 @@ impl Core {
     /// `main` has ended: runs the hooks, then ends what is left; and again, if a task that cleaned
     /// up has left a hook.
     pub(crate) fn close_down(&self) {
+        self.refused.set(Some(0));
         loop {
             self.run_hooks();
             self.end_all();
             if self.hooks.borrow().is_empty() {
-                return;
+                return self.report_refused();
             }
             self.closing.set(false);
+        }
+    }
+
+    /// A task comes from another thread. When `main` has ended it is refused: started, only to be
+    /// cancelled at once, it would have a cleanup budget of its own, and the run would end when those
+    /// threads get tired. It is not kept for a next run either: a task that cleans up may be waiting for
+    /// the very thread that waits for this one.
+    pub(crate) fn start_or_refuse(&self, start: Call) {
+        match self.refused.get() {
+            None => contain("a closure sent to it", start),
+            Some(before) => {
+                self.refused.set(Some(before.saturating_add(1)));
+                contain("the drop of something sent to it", || drop(start));
+            }
+        }
+    }
+
+    fn report_refused(&self) {
+        let refused = self.refused.get().unwrap_or(0);
+        if refused > 0 {
+            log::warn!(
+                "kernel: main had ended before {refused} tasks came from other threads: they were not started"
+            );
         }
     }
 

@@ -76,6 +76,7 @@ impl Core {
                 self.ring(rope.id);
             }
             Note::Call(call) => contain("a closure sent to it", call),
+            Note::Start(start) => self.start_or_refuse(start),
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
 pub struct Submitted<T> {
     shared: Arc<Shared>,
     result: Taker<Result<T, JoinError>>,
-    /// The task's id as bits, once it has one.
+    /// The task's id as bits, once it has one; zero before.
     id: Arc<AtomicU64>,
 }
 
@@ -40,8 +40,12 @@ impl<T> Submitted<T> {
     /// Blocks this thread until the task has ended.
     ///
     /// # Errors
-    /// As [`JoinHandle::join`](crate::JoinHandle::join); [`JoinError::Cancelled`] also if the
-    /// kernel is gone, or went before the task was started.
+    /// As [`JoinHandle::join`](crate::JoinHandle::join); [`JoinError::Cancelled`] also if the task was
+    /// never started: the kernel is gone, or `main` had ended.
+    ///
+    /// # Deadlocks
+    /// A kernel that is kept but not run starts nothing, so this waits until it is run or dropped. Its
+    /// owner must do that *before* it waits for a thread that may wait here.
     ///
     /// # Panics
     /// On the thread of the very kernel, which would wait for itself for ever: while it runs, and
@@ -73,8 +77,12 @@ impl<T> Submitted<T> {
     pub fn cancel(&self) {
         let id = self.id.clone();
         self.shared.note(Note::Call(Box::new(move || {
-            // Notes are read in the order in which they were left, so the task has its id.
-            drop(cancel(TaskId::from_bits(id.load(Ordering::Relaxed))));
+            // Notes are read in the order in which they were left, so the task has its id, if it was
+            // started at all.
+            let id = id.load(Ordering::Relaxed);
+            if id != 0 {
+                drop(cancel(TaskId::from_bits(id)));
+            }
         })));
     }
 }
@@ -83,7 +91,9 @@ impl Handle {
     /// Starts a task on the kernel from any thread. The closure makes the future on the kernel's
     /// thread, as the first step of the task, so the future itself need not be `Send`.
     ///
-    /// It waits for the kernel to [`run`](crate::Kernel::run) if it does not now.
+    /// It waits for the kernel to [`run`](crate::Kernel::run) if it does not now. While a run ends,
+    /// from the end of `main` on, it is refused: the closure is dropped, here as when the kernel is gone.
+    /// (Only what other threads hand in is; what is left of the run may still [`spawn`](crate::spawn).)
     #[track_caller]
     pub fn spawn<F>(&self, make: impl FnOnce() -> F + Send + 'static)
     where
@@ -91,12 +101,13 @@ impl Handle {
         F::Output: 'static,
     {
         let site = Location::caller();
-        self.shared().note(Note::Call(Box::new(move || {
+        self.shared().note(Note::Start(Box::new(move || {
             spawn_at(async move { make().await }, site).detach();
         })));
     }
 
-    /// As [`spawn`](Handle::spawn), and the result comes back to this thread.
+    /// As [`spawn`](Handle::spawn), and the result comes back to this thread; or
+    /// [`JoinError::Cancelled`], if the task is refused. See [`Submitted::join`] for what may deadlock.
     ///
     /// # Examples
     /// ```
@@ -122,7 +133,7 @@ impl Handle {
         let (giver, result) = handover();
         let id = Arc::new(AtomicU64::new(0));
         let id_there = id.clone();
-        self.shared().note(Note::Call(Box::new(move || {
+        self.shared().note(Note::Start(Box::new(move || {
             let task = start(async move { make().await }, giver, site);
             id_there.store(task.to_bits(), Ordering::Relaxed);
         })));
@@ -223,7 +234,8 @@ impl<T: 'static> Remote<T> {
         }
     }
 
-    /// Starts a task that has the value: [`Handle::submit`] for what needs it.
+    /// Starts a task that has the value: [`Handle::submit`] for what needs it. Refused like that one when
+    /// `main` has ended, where [`with`](Remote::with) and [`call`](Remote::call) still go through.
     #[track_caller]
     pub fn submit<F, R>(&self, make: impl FnOnce(Rc<T>) -> F + Send + 'static) -> Submitted<R>
     where

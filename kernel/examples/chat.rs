@@ -85,8 +85,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut signals = Signals::new(&[SIGINT, SIGTERM])?;
         let listener = TcpListener::bind(address)?;
         println!("listening on {}", listener.local_addr()?);
-        kernel::spawn(serve(listener)).name("server");
-        signals.next().await?;
+        let mut parts = TaskGroup::<(), io::Error>::new();
+        parts.spawn(serve(listener));
+        parts.spawn(async move { Ok(signals.next().await.map(drop)?) });
+        parts.join_any().await?; // a signal, or the listener has failed: that must not pass in silence
         io::Result::Ok(()) // main ends: the kernel cancels the rest, and waits for their cleanup
     })??;
     Ok(())

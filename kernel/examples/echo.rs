@@ -9,7 +9,8 @@ use kernel::net::{TcpListener, TcpStream};
 /// A connection on which nothing came for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Accepts connections until the task is cancelled or the listener fails.
+/// Accepts connections until the task is cancelled or the listener fails. Without a descriptor for
+/// another connection it does not: `accept` waits for one.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
     loop {
         let (stream, peer) = listener.accept().await?;

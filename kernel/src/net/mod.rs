@@ -1,6 +1,7 @@
 //! Sockets: TCP, UDP and Unix; and the names of hosts.
 
 mod eyeballs;
+mod listening;
 mod resolve;
 mod tcp;
 mod udp;

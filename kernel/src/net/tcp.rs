@@ -6,15 +6,16 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
+use super::listening::Listening;
 use crate::{
     io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
-    trap::{READ, WRITE},
+    trap::WRITE,
 };
 
 /// A TCP socket that accepts connections.
 #[derive(Debug)]
 pub struct TcpListener {
-    io: Io<mio::net::TcpListener>,
+    listening: Listening<mio::net::TcpListener>,
 }
 
 impl TcpListener {
@@ -40,21 +41,29 @@ impl TcpListener {
 
     fn from_mio(inner: mio::net::TcpListener) -> io::Result<TcpListener> {
         Ok(TcpListener {
-            io: Io::new(inner, true)?,
+            listening: Listening::new(inner)?,
         })
     }
 
     /// Waits for the next connection.
     ///
+    /// A connection that was lost before it was accepted is passed over. When descriptors or memory
+    /// run out, this waits: the log is warned, once until a minute has passed without a shortage, and
+    /// every 100 ms there is another try. Those who connect meanwhile are in the backlog.
+    ///
     /// # Cancellation
-    /// Safe: a connection is never taken and lost.
+    /// Safe: a connection is never taken and lost. (One that epoll has no memory left to watch is
+    /// closed.)
     ///
     /// # Errors
-    /// The system's (`EMFILE` when descriptors run out: wait a little, the connection stays in
-    /// the backlog), and cancellation and timeouts.
+    /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task accepts; of the
+    /// system's only those that do not pass: this is no socket that listens (any more).
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.io.until_done(READ, |l| l.accept()).await?;
-        Ok((TcpStream::from_mio(stream)?, peer))
+        let accept = |listener: &mio::net::TcpListener| {
+            let (stream, peer) = listener.accept()?;
+            Ok((TcpStream::from_mio(stream)?, peer))
+        };
+        self.listening.accept(accept).await
     }
 
     /// The address it is bound to.
@@ -62,7 +71,7 @@ impl TcpListener {
     /// # Errors
     /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.inner.local_addr()
+        self.listening.inner().local_addr()
     }
 }
 
@@ -190,6 +199,6 @@ impl AsFd for TcpStream {
 
 impl AsRawFd for TcpListener {
     fn as_raw_fd(&self) -> RawFd {
-        self.io.inner.as_raw_fd()
+        self.listening.inner().as_raw_fd()
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use super::listening::Listening;
 use crate::{
     error::about,
     io::{Io, byte_stream_methods, byte_stream_traits, readiness_methods},
@@ -19,7 +20,7 @@ use crate::{
 /// A Unix socket that accepts connections.
 #[derive(Debug)]
 pub struct UnixListener {
-    io: Io<mio::net::UnixListener>,
+    listening: Listening<mio::net::UnixListener>,
 }
 
 impl UnixListener {
@@ -34,20 +35,25 @@ impl UnixListener {
         let path = path.as_ref();
         let inner = mio::net::UnixListener::bind(path).map_err(|e| about(path.display(), e))?;
         Ok(UnixListener {
-            io: Io::new(inner, true)?,
+            listening: Listening::new(inner)?,
         })
     }
 
-    /// Waits for the next connection.
+    /// Waits for the next connection, also through shortages of descriptors and memory, as
+    /// [`TcpListener::accept`](super::TcpListener::accept) does.
     ///
     /// # Cancellation
-    /// Safe: a connection is never taken and lost.
+    /// Safe: a connection is never taken and lost. (One that epoll has no memory left to watch is
+    /// closed.)
     ///
     /// # Errors
-    /// The system's, and cancellation and timeouts.
+    /// As [`TcpListener::accept`](super::TcpListener::accept).
     pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (stream, peer) = self.io.until_done(READ, |l| l.accept()).await?;
-        Ok((UnixStream::from_mio(stream)?, peer))
+        let accept = |listener: &mio::net::UnixListener| {
+            let (stream, peer) = listener.accept()?;
+            Ok((UnixStream::from_mio(stream)?, peer))
+        };
+        self.listening.accept(accept).await
     }
 
     /// The address it is bound to.
@@ -55,7 +61,7 @@ impl UnixListener {
     /// # Errors
     /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.inner.local_addr()
+        self.listening.inner().local_addr()
     }
 }
 

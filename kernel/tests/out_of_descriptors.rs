@@ -1,0 +1,179 @@
+//! `accept` where no descriptor is left: in a child process of the test, for the limit is its own.
+//! It once came back with the error, and a server that passed it on ended, with all connections.
+
+#[path = "../examples/echo.rs"]
+mod echo;
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream as StdTcpStream},
+    os::unix::net::UnixStream as StdUnixStream,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
+
+use kernel::{
+    Error,
+    net::{TcpListener, UnixListener},
+    run_in_thread, spawn, timeout_after,
+};
+
+/// Says that this is the child.
+const CHILD: &str = "KERNEL_FEW_DESCRIPTORS";
+const LONG: Duration = Duration::from_secs(60);
+
+/// Runs one test of this file again, in a process that may have 32 files open.
+fn child(test: &str) -> Child {
+    Command::new("sh")
+        .args(["-c", "ulimit -n 32 && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Counts the warnings of this kind, and shows them to the parent.
+struct Warnings(AtomicUsize);
+
+static WARNINGS: Warnings = Warnings(AtomicUsize::new(0));
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        if text.contains("cannot accept") {
+            println!("\nwarned: {text}");
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn count_warnings() {
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
+/// The rest of the child's next line with this beginning.
+fn line_of(child: &mut impl BufRead, beginning: &str) -> String {
+    let mut line = String::new();
+    while child.read_line(&mut line).unwrap() > 0 {
+        if let Some(rest) = line.strip_prefix(beginning) {
+            return rest.trim_end().into();
+        }
+        line.clear();
+    }
+    panic!("the child has ended without a line {beginning:?}");
+}
+
+/// Sixty clients, and room for some twenty: whoever is answered leaves, and the next one comes in.
+#[test]
+fn the_echo_server_serves_everybody_in_turn() {
+    if is_child() {
+        return serve_echo();
+    }
+    let mut server = child("the_echo_server_serves_everybody_in_turn");
+    let mut says = BufReader::new(server.stdout.take().unwrap());
+    let address: SocketAddr = line_of(&mut says, "listening on ").parse().unwrap();
+    let clients: Vec<_> = (0..60)
+        .map(|n: u8| {
+            let mut client = StdTcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(LONG)).unwrap();
+            client.write_all(&[n]).unwrap();
+            client
+        })
+        .collect();
+    let warning = line_of(&mut says, "warned: ");
+    assert!(warning.contains(&address.to_string()) && warning.contains("ulimit -n"));
+    for (n, mut client) in clients.into_iter().enumerate() {
+        let mut back = [0];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(usize::from(back[0]), n);
+    }
+    drop(server.stdin.take()); // it may end
+    assert_eq!(line_of(&mut says, "warnings: "), "1");
+    assert!(server.wait().unwrap().success());
+}
+
+fn serve_echo() {
+    count_warnings();
+    kernel::run(async {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        println!("\nlistening on {}", listener.local_addr().unwrap());
+        let server = spawn(echo::serve(listener));
+        run_in_thread(|| io::stdin().read(&mut [0])).await?.unwrap();
+        server.cancel().await
+    })
+    .unwrap()
+    .unwrap();
+    println!("\nwarnings: {}", WARNINGS.0.load(SeqCst));
+}
+
+/// Takes every descriptor that is left.
+fn take_all() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+async fn warned(times: usize) {
+    while WARNINGS.0.load(SeqCst) < times {
+        kernel::yield_now().await.unwrap();
+    }
+}
+
+/// Both kinds of listener: the methods are their own.
+macro_rules! interrupted_and_patient {
+    ($listener:expr, $client:expr, $warnings:expr) => {{
+        let listener = std::rc::Rc::new($listener);
+        let _client = $client;
+        let taken = take_all();
+        let accept = || {
+            let listener = listener.clone();
+            async move { listener.accept().await }
+        };
+        let late = timeout_after(Duration::from_millis(1), accept()).await;
+        assert_eq!(Error::in_io(&late.unwrap_err()), Some(Error::TaskTimeout));
+        let cancelled = spawn(accept());
+        kernel::yield_now().await?;
+        cancelled.cancel().await?;
+        let cancelled = cancelled.join().await?.unwrap_err();
+        assert_eq!(Error::in_io(&cancelled), Some(Error::Cancelled));
+        let patient = spawn(accept());
+        warned($warnings).await;
+        drop(taken);
+        timeout_after(LONG, patient.join()).await??;
+        assert_eq!(WARNINGS.0.load(SeqCst), $warnings, "one for an episode");
+    }};
+}
+
+#[test]
+fn a_shortage_can_be_interrupted_and_passes() {
+    if !is_child() {
+        let status = child("a_shortage_can_be_interrupted_and_passes").wait();
+        return assert!(status.unwrap().success());
+    }
+    count_warnings();
+    let path = std::env::temp_dir().join(format!("kernel-short-{}", std::process::id()));
+    kernel::run(async move {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+        let client = StdTcpStream::connect(listener.local_addr()?)?;
+        interrupted_and_patient!(listener, client, 1);
+        let listener = UnixListener::bind(&path)?;
+        interrupted_and_patient!(listener, StdUnixStream::connect(&path)?, 2);
+        std::fs::remove_file(path)
+    })
+    .unwrap()
+    .unwrap();
+}

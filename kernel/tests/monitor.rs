@@ -163,6 +163,36 @@ fn a_path_belongs_to_one_monitor_and_what_a_dead_one_left_is_replaced() {
     assert!(!path.exists());
 }
 
+/// The story: to connect to a regular file is refused as to a socket that nobody listens on, so the file
+/// was taken for one, and deleted.
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let (file, folder, link) = (path("file"), path("folder"), path("link"));
+    std::fs::write(&file, "precious").unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for (path, what) in [
+        (&file, "a regular file"),
+        (&folder, "a directory"),
+        (&link, "a symbolic link"),
+    ] {
+        let refused = Kernel::builder().monitor(path).build().unwrap_err();
+        let (path, text) = (path.to_str().unwrap(), refused.to_string());
+        assert!(text.contains(path) && text.contains(what), "{text}");
+    }
+    assert_eq!(std::fs::read_to_string(&link).unwrap(), "precious");
+    std::fs::remove_file(&link).unwrap();
+    std::fs::remove_dir(&folder).unwrap();
+
+    std::fs::remove_file(&file).unwrap();
+    let kernel = Kernel::builder().monitor(&file).build().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "put there since").unwrap();
+    drop(kernel);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "put there since");
+    std::fs::remove_file(&file).unwrap();
+}
+
 #[test]
 fn a_kernel_that_is_dropped_lets_its_clients_go() {
     let path = path("dropped");

@@ -92,7 +92,7 @@ impl Handle {
     /// thread, as the first step of the task, so the future itself need not be `Send`.
     ///
     /// It waits for the kernel to [`run`](crate::Kernel::run) if it does not now. While a run ends,
-    /// from the end of `main` on, it is refused: the closure is dropped, here as when the kernel is gone.
+    /// from the end of `main` on, it is refused: the closure is dropped, as it is when the kernel is gone.
     /// (Only what other threads hand in is; what is left of the run may still [`spawn`](crate::spawn).)
     #[track_caller]
     pub fn spawn<F>(&self, make: impl FnOnce() -> F + Send + 'static)

@@ -11,7 +11,7 @@ use std::{
     os::{
         fd::AsRawFd,
         unix::{
-            fs::PermissionsExt,
+            fs::{FileTypeExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -130,14 +130,19 @@ impl Drop for Monitor {
         for client in self.room.clients().iter() {
             client.stream.shutdown(std::net::Shutdown::Both).ok();
         }
-        fs::remove_file(&self.path).ok();
+        if kind_of(&self.path).is_ok_and(|kind| kind.is_socket()) {
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
 /// Listens at the path, for this user only. A socket on which nobody listens any more is replaced.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+            if !is_left_over(path)? {
+                return Err(e);
+            }
             fs::remove_file(path)?;
             UnixListener::bind(path)?
         }
@@ -148,9 +153,25 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn is_left_over(path: &Path) -> bool {
+/// Asked of the socket itself: to connect to a file of another kind is refused too.
+fn is_left_over(path: &Path) -> io::Result<bool> {
+    let kind = kind_of(path)?;
+    if !kind.is_socket() {
+        let what = match () {
+            () if kind.is_file() => "a regular file",
+            () if kind.is_dir() => "a directory",
+            () if kind.is_symlink() => "a symbolic link",
+            () => "a device or pipe",
+        };
+        let text = format!("{what} lies where the monitor's socket is to be; it is left alone");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
     let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    UnixStream::connect(path).is_err_and(refused)
+    Ok(UnixStream::connect(path).is_err_and(refused))
+}
+
+fn kind_of(path: &Path) -> io::Result<fs::FileType> {
+    Ok(fs::symlink_metadata(path)?.file_type())
 }
 
 impl Room {

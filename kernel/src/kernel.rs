@@ -213,7 +213,8 @@ impl Builder {
     }
 
     /// Logs a warning, with the task's name and where it was spawned, when one step of a task
-    /// runs longer than this: nothing else on this kernel could run meanwhile. Default: off, for
+    /// runs longer than this: nothing else on this kernel could run meanwhile. The same for what
+    /// another thread does by a [`Remote`](crate::Remote). Default: off, for
     /// it reads the clock twice a step. 100 milliseconds is a good bound to begin with.
     pub fn slow_step(mut self, bound: Duration) -> Builder {
         self.watch.slow_step = Some(bound);

@@ -120,6 +120,35 @@ fn it_names_the_task_that_blocks_the_loop() {
     assert!(!healthy.contains("culprit"), "{healthy}");
 }
 
+/// What another thread sends is no task's, and is named by where it was sent.
+#[test]
+fn it_names_the_closure_that_blocks_the_loop() {
+    let path = path("sent");
+    let mut kernel = Kernel::builder().monitor(&path).build().unwrap();
+    let (release, blocked) = mpsc::channel::<()>();
+    let now = kernel.run(async move {
+        let remote = kernel::remote(());
+        let thread = move || {
+            let mut client = Client::new(&path);
+            remote.with(move |()| blocked.recv().unwrap());
+            loop {
+                let now = client.say("now");
+                if now.contains("a closure") {
+                    release.send(()).unwrap();
+                    return now;
+                }
+            }
+        };
+        run_in_thread(thread).await.unwrap()
+    });
+    assert!(
+        now.starts_with("a closure that another thread sent at ")
+            && now.contains("tests/monitor.rs:"),
+        "{now}"
+    );
+    assert!(now.contains("has been running for"), "{now}");
+}
+
 #[test]
 fn a_cancel_that_finds_the_loop_stuck_says_that_it_is_in_line() {
     let path = path("cancel");

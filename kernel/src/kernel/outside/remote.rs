@@ -209,6 +209,7 @@ impl<T: 'static> Remote<T> {
     ///
     /// It runs between the steps of tasks, so it must neither block nor use traps; for that there
     /// is [`submit`](Remote::submit).
+    #[track_caller]
     pub fn with(&self, f: impl FnOnce(&T) + Send + 'static) {
         self.note(move |value| f(&value)); // a panic is logged by whoever reads the note
     }
@@ -220,6 +221,7 @@ impl<T: 'static> Remote<T> {
     ///
     /// # Panics
     /// If the closure does: its panic goes on here. Also on the thread of the very kernel.
+    #[track_caller]
     pub fn call<R: Send + 'static>(
         &self,
         f: impl FnOnce(&T) -> R + Send + 'static,
@@ -249,10 +251,17 @@ impl<T: 'static> Remote<T> {
         })
     }
 
+    #[track_caller]
     fn note(&self, f: impl FnOnce(Rc<T>) + Send + 'static) {
         // The clone keeps the value where it is until this has run.
-        let remote = self.clone();
-        let call = move || f(remote.place.value());
+        let (remote, site) = (self.clone(), Location::caller());
+        let call = move || {
+            let call = || f(remote.place.value());
+            Core::current_ref(|core| match &core.watch {
+                Some(watch) => watch.sent(site, call),
+                None => call(),
+            });
+        };
         self.place.shared.note(Note::Call(Box::new(call)));
     }
 }

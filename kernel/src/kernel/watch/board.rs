@@ -19,24 +19,38 @@ pub(crate) struct Board {
     step: Mutex<Option<Step>>,
 }
 
-/// Code of a task that runs.
+/// Code that runs.
 #[derive(Clone)]
 pub(crate) struct Step {
-    id: TaskId,
-    name: Option<Arc<str>>,
-    site: &'static Location<'static>,
+    whose: Whose,
     since: Instant,
 }
 
-impl Board {
-    pub(crate) fn enter(&self, task: &Task, since: Instant) {
-        let step = Step {
+/// Whose code it is.
+#[derive(Clone)]
+pub(crate) enum Whose {
+    Task {
+        id: TaskId,
+        name: Option<Arc<str>>,
+        site: &'static Location<'static>,
+    },
+    /// That of another thread, which sent it from here.
+    Sent(&'static Location<'static>),
+}
+
+impl Whose {
+    pub(crate) fn task(task: &Task) -> Whose {
+        Whose::Task {
             id: task.record.id,
             name: task.record.shared_name(),
             site: task.record.site,
-            since,
-        };
-        self.put(Some(step));
+        }
+    }
+}
+
+impl Board {
+    pub(crate) fn enter(&self, whose: Whose, since: Instant) {
+        self.put(Some(Step { whose, since }));
     }
 
     pub(crate) fn leave(&self) {
@@ -47,7 +61,7 @@ impl Board {
         *self.step.lock().unwrap_or_else(|e| e.into_inner()) = step;
     }
 
-    /// What runs now, if it is a task.
+    /// What runs now, if its owner is known.
     pub(crate) fn step(&self) -> Option<Step> {
         self.step.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
@@ -61,11 +75,22 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or("(no name)");
-        let (id, site, lasts) = (self.id, self.site, self.lasts());
+        let (whose, lasts) = (&self.whose, self.lasts());
         write!(
             f,
-            "task {id} {name}, spawned at {site}, has been running for {lasts:.1?} without a pause"
+            "{whose} has been running for {lasts:.1?} without a pause"
         )
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whose::Task { id, name, site } => {
+                let name = name.as_deref().unwrap_or("(no name)");
+                write!(f, "task {id} {name}, spawned at {site},")
+            }
+            Whose::Sent(site) => write!(f, "a closure that another thread sent at {site}"),
+        }
     }
 }

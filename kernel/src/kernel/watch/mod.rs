@@ -11,6 +11,7 @@ mod observer;
 use std::{
     cell::Cell,
     io,
+    panic::Location,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ pub use observer::{Observed, Observer};
 
 use self::{
     account::{Ledger, thread_cpu},
-    board::Board,
+    board::{Board, Whose},
     monitor::Monitor,
 };
 use crate::{
@@ -109,25 +110,34 @@ impl Watch {
 
     /// Code of this task begins to run: a step, or the drop of its future.
     pub(crate) fn enter(&self, task: &Task) {
-        if self.ledger.is_none() && self.slow_step.is_none() && self.board.is_none() {
-            return;
+        if self.ledger.is_some() || self.slow_step.is_some() || self.board.is_some() {
+            self.begin(|| Whose::task(task));
         }
+    }
+
+    fn begin(&self, whose: impl FnOnce() -> Whose) {
         let now = Instant::now();
         let cpu = self.ledger.as_ref().map(|_| thread_cpu());
         self.began.set(Some((now, cpu.unwrap_or_default())));
         if let Some(board) = &self.board {
-            board.enter(task, now);
+            board.enter(whose(), now);
         }
+    }
+
+    /// When it began, and the thread's CPU time then.
+    fn end(&self) -> Option<(Instant, Duration)> {
+        let began = self.began.take()?;
+        if let Some(board) = &self.board {
+            board.leave();
+        }
+        Some(began)
     }
 
     /// The end of what `enter` began.
     pub(crate) fn leave(&self, task: &Task) {
-        let Some((began, cpu)) = self.began.take() else {
+        let Some((began, cpu)) = self.end() else {
             return;
         };
-        if let Some(board) = &self.board {
-            board.leave();
-        }
         let took = began.elapsed();
         if let Some(ledger) = &self.ledger {
             let cpu = thread_cpu().saturating_sub(cpu);
@@ -135,6 +145,19 @@ impl Watch {
         }
         if self.slow_step.is_some_and(|bound| took > bound) {
             self.report(task, took);
+        }
+    }
+
+    /// Runs what another thread sent from this place: in no task's step, but in every task's way.
+    pub(crate) fn sent(&self, site: &'static Location<'static>, code: impl FnOnce()) {
+        self.begin(|| Whose::Sent(site));
+        contain("a closure sent to it", code);
+        let took = self.end().map(|(began, _)| began.elapsed());
+        if let (Some(bound), Some(took)) = (self.slow_step, took)
+            && took > bound
+        {
+            let sent = Whose::Sent(site);
+            log::warn!("kernel: {sent} ran for {took:?} without a pause; nothing else could");
         }
     }
 

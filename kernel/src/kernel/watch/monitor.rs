@@ -313,7 +313,7 @@ impl Room {
         let culprit = match self.board.step() {
             Some(step) => step.to_string(),
             None => "no task is running: the kernel is outside of `run`, or stuck in code that \
-                     belongs to no task (a waker, an observer, a closure sent to it)"
+                     belongs to no task (a waker, an observer)"
                 .to_owned(),
         };
         writeln!(text, "{culprit}").expect("a String takes everything");

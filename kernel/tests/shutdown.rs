@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kernel::{Kernel, ManualClock, at_shutdown, sleep, spawn, sync::Event, yield_now};
+use kernel::{Builder, Kernel, ManualClock, at_shutdown, sleep, spawn, sync::Event, yield_now};
 
 /// All lines that the kernel logs, each with the thread that it ran on: tests share the logger.
 static LINES: Mutex<Vec<(std::thread::ThreadId, String)>> = Mutex::new(Vec::new());
@@ -33,12 +33,16 @@ impl log::Log for Keep {
 
 /// Runs it on a clock that jumps; gives the warnings and errors that were logged meanwhile.
 fn logged(main: impl Future<Output = ()> + 'static) -> Vec<String> {
+    logged_by(Kernel::builder(), main)
+}
+
+fn logged_by(builder: Builder, main: impl Future<Output = ()> + 'static) -> Vec<String> {
     static LOGGER: Once = Once::new();
     LOGGER.call_once(|| {
         log::set_logger(&Keep).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
     });
-    let builder = Kernel::builder().manual_clock(ManualClock::new());
+    let builder = builder.manual_clock(ManualClock::new());
     builder.build().unwrap().run(main);
     let me = std::thread::current().id();
     let lines = LINES.lock().unwrap();
@@ -240,6 +244,41 @@ fn tasks_that_come_from_other_threads_too_late_are_counted() {
     let said =
         "WARN kernel: main had ended before 3 tasks came from other threads: they were not started";
     assert_eq!(lines, [said]);
+}
+
+#[test]
+fn a_task_that_takes_too_long_to_clean_up_is_listed_with_what_it_waits_for() {
+    let lines = logged(async {
+        let deaf = spawn(async {
+            let _told = sleep(Duration::from_secs(60)).await;
+            let _goes_on = sleep(Duration::from_secs(3600)).await;
+        });
+        yield_now().await.unwrap();
+        deaf.cancel().await.unwrap();
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let begin = "WARN kernel: the cleanup budget of a cancelled task is used up, and it is dropped: \
+                 #2     waiting Sleep(3595.0s) (no name), spawned at ";
+    assert!(lines[0].starts_with(begin), "{lines:?}");
+    assert!(lines[0].ends_with(" by #1, cancelled"), "{lines:?}");
+}
+
+/// It is no task's step, and in the way of all.
+#[test]
+fn a_slow_closure_from_another_thread_is_named_by_where_it_was_sent() {
+    let lines = logged_by(Kernel::builder().slow_step(Duration::ZERO), async {
+        let remote = kernel::remote(());
+        let thread = move || remote.call(|()| ()).unwrap();
+        kernel::run_in_thread(thread).await.unwrap();
+    });
+    let sent = "WARN kernel: a closure that another thread sent at ";
+    let line = lines.iter().find(|line| line.starts_with(sent));
+    let line = line.unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(line.contains("tests/shutdown.rs:"), "{line}");
+    assert!(
+        line.ends_with("without a pause; nothing else could"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::{collections::HashMap, fmt, panic::Location};
 use crate::{
     kernel::{
         Core,
-        reactor::Source,
         task::{Cancellation, TaskId, cell::Task},
         wait::{Wait, WaitId},
         watch::{Observed, TaskAccount},
@@ -102,7 +101,8 @@ impl fmt::Display for TaskState {
 pub struct TaskWait {
     /// The trap.
     pub trap: &'static str,
-    /// What for: the time left, the kind of primitive, the task, the number of the source or bell.
+    /// What for: the time left, the kind of primitive, the task, the number of the descriptor (`fd 7`)
+    /// or of the bell.
     pub argument: String,
 }
 
@@ -190,6 +190,16 @@ pub(crate) fn listing(lines: usize) -> String {
     text
 }
 
+/// How this one task is listed.
+pub(crate) fn line_of(core: &Core, task: &Task) -> TaskInfo {
+    let mut line = [info(core, task)];
+    if line[0].waits.is_empty() {
+        add_joins_of_parents(&mut line, core.tasks.borrow().iter());
+    }
+    let [line] = line;
+    line
+}
+
 fn info(core: &Core, task: &Task) -> TaskInfo {
     let observed = Observed::new(task);
     let waits = waits_of(core, task);
@@ -253,15 +263,11 @@ fn describe(core: &Core, wait: &Wait) -> TaskWait {
             let left = until.saturating_duration_since(core.clock.now());
             ("Sleep", format!("{left:.1?}"))
         }
-        Trap::Readable(source) => ("Readable", name_of(&source.0)),
-        Trap::Writable(source) => ("Writable", name_of(&source.0)),
+        Trap::Readable(source) => ("Readable", format!("fd {}", source.0.fd)),
+        Trap::Writable(source) => ("Writable", format!("fd {}", source.0.fd)),
         Trap::Wait(queue) => ("Wait", queue.what().to_owned()),
         Trap::Join(task) => return join_of(*task),
         Trap::Bell(bell) => ("Bell", bell.0.1.to_string()),
     };
     TaskWait { trap, argument }
-}
-
-fn name_of(source: &Source) -> String {
-    format!("source {}", source.token & 0xffff_ffff)
 }

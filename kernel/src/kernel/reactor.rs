@@ -51,7 +51,7 @@ const WAKE: Token = Token(usize::MAX);
 pub(crate) struct Source {
     /// The kernel it is registered with, which may be gone, or not be the one that runs now.
     pub(crate) owner: Weak<Core>,
-    fd: RawFd,
+    pub(crate) fd: RawFd,
     pub(crate) token: usize,
     ready: [Cell<bool>; 2],
     /// A short read or write says nothing: see `distrust_short`.

@@ -232,10 +232,11 @@ impl<T: 'static> JoinHandle<T> {
         self.joint.task().record.id
     }
 
-    /// Names the task, for listings and for the log.
+    /// Names the task, for listings and for the log. These are lines, so control characters in the name
+    /// are escaped: of a line feed it keeps `\n`.
     pub fn name(self, name: &str) -> JoinHandle<T> {
         let rare = self.joint.task().record.make_rare();
-        rare.name.replace(Some(name.into()));
+        rare.name.replace(Some(in_a_line(name)));
         self
     }
 
@@ -312,6 +313,20 @@ impl<T> Drop for JoinHandle<T> {
             unread(&self.joint.task().record, result);
         }
     }
+}
+
+fn in_a_line(name: &str) -> Arc<str> {
+    if !name.contains(char::is_control) {
+        return name.into();
+    }
+    let mut line = String::new();
+    for c in name.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line.into()
 }
 
 /// A panic that was never looked at must not disappear with its handle.

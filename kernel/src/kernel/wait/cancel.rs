@@ -11,6 +11,7 @@ use crate::{
     kernel::{
         Core, Due,
         clock::timer::nanoseconds,
+        ps::line_of,
         step::Left,
         task::{Cancellation, cell::Task},
         wait::{NONE, WaitId},
@@ -256,10 +257,12 @@ impl Core {
         let task = self.tasks.borrow().at(index).cloned();
         let task = task.expect("a task that ends cancels its budget");
         task.record.make_rare().budget.set(None);
-        let (id, name) = (task.record.id, task.record.name());
-        log::warn!(
-            "kernel: task {id} {name} used up its cleanup budget after a cancel and is dropped"
-        );
+        if log::log_enabled!(log::Level::Warn) {
+            let line = line_of(self, &task);
+            log::warn!(
+                "kernel: the cleanup budget of a cancelled task is used up, and it is dropped: {line}"
+            );
+        }
         self.cancel_hard(&task);
     }
 

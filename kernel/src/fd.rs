@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    io::{Io, byte_stream_methods, byte_stream_traits},
+    io::{Io, byte_stream_methods, byte_stream_traits, mode},
     trap::{Direction, READ, WRITE},
 };
 
@@ -29,8 +29,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// Makes it non-blocking, for everybody who shares the open file, and watches it.
     ///
     /// # Errors
-    /// `PermissionDenied` for regular files and directories, which are always "ready" and cannot
-    /// be watched: use [`run_in_thread`](crate::run_in_thread). Else the system's.
+    /// `PermissionDenied` for what epoll refuses to watch, for it never says when it is ready: regular
+    /// files, directories, and devices such as `/dev/null` (a program's standard input may be any of
+    /// these). Use [`run_in_thread`](crate::run_in_thread). Else the system's.
     ///
     /// # Panics
     /// Outside a running kernel.
@@ -62,10 +63,15 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// ```
     pub fn watch(inner: T) -> io::Result<AsyncFd<T>> {
         let number = inner.as_raw_fd();
-        let io = Io::shared(Raw(inner)).map_err(|e| match e.raw_os_error() {
+        let mode = mode(number); // first: with an error it is closed
+        let io = Io::shared(Raw(inner), mode).map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM) => io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "regular files cannot be watched for readiness: use run_in_thread",
+                format!(
+                    "descriptor {number} is {}, which epoll refuses to watch (EPERM), for it never says when it \
+                     is ready: read and write it in run_in_thread",
+                    sort_of(mode)
+                ),
             ),
             Some(libc::EEXIST) => io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -181,6 +187,17 @@ impl<T: AsRawFd> Write for &Raw<T> {
 /// How many parts one call moves: more than the system takes would be an error.
 fn count(parts: usize) -> libc::c_int {
     libc::c_int::try_from(parts).map_or(libc::UIO_MAXIOV, |parts| parts.min(libc::UIO_MAXIOV))
+}
+
+/// What sort of file that is, in words.
+fn sort_of(mode: libc::mode_t) -> &'static str {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG => "a regular file",
+        libc::S_IFDIR => "a directory",
+        libc::S_IFCHR => "a character device",
+        libc::S_IFBLK => "a block device",
+        _ => "of a sort",
+    }
 }
 
 /// Closes the way out of a socket. Other descriptors can only be closed whole.

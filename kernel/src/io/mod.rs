@@ -24,7 +24,7 @@ mod writer;
 pub use copy::copy;
 pub(crate) use doing::Doing;
 pub use reader::BufReader;
-pub(crate) use registered::{Io, byte_stream_methods, byte_stream_traits, readiness_methods};
+pub(crate) use registered::{Io, byte_stream_methods, byte_stream_traits, mode, readiness_methods};
 pub use split::{ReadHalf, WriteHalf, split};
 pub use stream::{Read, Write};
 pub use writer::BufWriter;

@@ -36,11 +36,11 @@ impl<S: AsRawFd> Io<S> {
         })
     }
 
-    /// As [`new`](Io::new), for a descriptor that may stay open when this is dropped.
-    pub(crate) fn shared(inner: S) -> io::Result<Io<S>> {
+    /// As [`new`](Io::new), for a descriptor that may stay open when this is dropped, of this [`mode`].
+    pub(crate) fn shared(inner: S, mode: libc::mode_t) -> io::Result<Io<S>> {
         let mut io = Io::new(inner, true)?;
         io.registration.stays_open = true;
-        if !short_means_drained(io.inner.as_raw_fd()) {
+        if !short_means_drained(io.inner.as_raw_fd(), mode) {
             io.distrust_short(READ);
             io.distrust_short(WRITE);
         }
@@ -260,14 +260,20 @@ fn done_if(done: bool) -> ControlFlow<()> {
 /// True if a read of less than was asked for means that nothing is left, and a write that there is
 /// no room: so for pipes, unless they keep packets apart. A terminal gives a line at a time, a
 /// datagram socket a datagram, a Unix socket what came with one descriptor.
-fn short_means_drained(fd: RawFd) -> bool {
+fn short_means_drained(fd: RawFd, mode: libc::mode_t) -> bool {
+    // SAFETY: fcntl(2) takes integers only; the flags are asked for without further arguments.
+    mode & libc::S_IFMT == libc::S_IFIFO
+        && unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_DIRECT == 0
+}
+
+/// What sort of file a descriptor is of, as fstat(2) has it; 0 for a bad one.
+pub(crate) fn mode(fd: RawFd) -> libc::mode_t {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: fstat(2) fills what it is given a pointer to, or says that it did not; the flags are
-    // asked for without further arguments. A bad descriptor is an error.
-    unsafe {
-        libc::fstat(fd, stat.as_mut_ptr()) == 0
-            && stat.assume_init().st_mode & libc::S_IFMT == libc::S_IFIFO
-            && libc::fcntl(fd, libc::F_GETFL) & libc::O_DIRECT == 0
+    // SAFETY: fstat(2) fills what it is given a pointer to, or says that it did not.
+    match unsafe { libc::fstat(fd, stat.as_mut_ptr()) } {
+        // SAFETY: it was filled.
+        0 => unsafe { stat.assume_init() }.st_mode,
+        _ => 0,
     }
 }
 

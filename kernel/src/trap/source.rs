@@ -61,7 +61,7 @@ impl Registered {
     /// not to be ready, such as a socket that connects.
     ///
     /// # Errors
-    /// The system's: `PermissionDenied` for regular files, which cannot be watched.
+    /// The system's: `PermissionDenied` for what epoll refuses, such as regular files and `/dev/null`.
     ///
     /// # Panics
     /// Outside a running kernel.

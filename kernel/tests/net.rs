@@ -9,7 +9,7 @@ use std::{
 
 use kernel::{
     AsyncFd, Error,
-    net::{TcpListener, TcpStream, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     spawn,
 };
 
@@ -143,13 +143,73 @@ fn readable_of_a_raw_descriptor_keeps_level_meaning() {
 }
 
 #[test]
-fn a_regular_file_is_refused_with_advice() {
+fn what_epoll_refuses_is_called_by_its_name_with_advice() {
     kernel::run(async {
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let error = AsyncFd::new(file).unwrap_err();
-        assert!(error.to_string().contains("run_in_thread"), "{error}");
+        for (path, sort) in [
+            ("/proc/self/exe", "a regular file"),
+            ("/", "a directory"),
+            ("/dev/null", "a character device"),
+        ] {
+            let file = std::fs::File::open(path).unwrap();
+            let error = AsyncFd::new(file).unwrap_err().to_string();
+            for part in [sort, "EPERM", "run_in_thread"] {
+                assert!(error.contains(part), "{path}: {error}");
+            }
+        }
         assert_eq!(kernel::stats().sources, 0);
     })
+    .unwrap();
+}
+
+#[test]
+fn errors_say_which_path_or_host() {
+    use kernel::net::{UnixDatagram, lookup_host};
+    kernel::run(async {
+        let path = "/no/such/folder/socket";
+        let errors = [
+            UnixListener::bind(path).unwrap_err(),
+            UnixStream::connect(path).await.unwrap_err(),
+            UnixDatagram::bind(path).unwrap_err(),
+            UnixDatagram::unbound().unwrap().connect(path).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+            assert!(error.to_string().starts_with(path), "{error}");
+        }
+        // A name that no resolver is asked for: it has a zero byte.
+        let error = lookup_host("no\0host", 80).await.unwrap_err().to_string();
+        assert!(error.starts_with("no\0host: "), "{error}");
+    })
+    .unwrap();
+}
+
+/// As a server takes over a socket that its supervisor opened for it.
+#[test]
+fn a_unix_listener_of_the_standard_library_is_taken_over() {
+    use std::os::{
+        fd::{AsFd, AsRawFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    };
+    kernel::run(async {
+        let name = format!("kernel-taken-over-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name)?;
+        let listener = UnixListener::from_std(StdUnixListener::bind_addr(&address)?)?;
+        assert_eq!(listener.as_fd().as_raw_fd(), listener.as_raw_fd());
+        let theirs = UnixStream::from_std(StdUnixStream::connect_addr(&address)?)?;
+        let (ours, _) = listener.accept().await?;
+        for stream in [&theirs, &ours] {
+            let peer = stream.peer_credentials()?;
+            // SAFETY: these only give numbers.
+            let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+            assert_eq!(
+                (peer.uid, peer.gid, peer.pid),
+                (uid, gid, std::process::id())
+            );
+        }
+        std::io::Result::Ok(())
+    })
+    .unwrap()
     .unwrap();
 }
 

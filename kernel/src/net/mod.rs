@@ -12,7 +12,7 @@ pub use eyeballs::happy_eyeballs;
 pub use resolve::lookup_host;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
-pub use unix::{UnixListener, UnixStream};
+pub use unix::{PeerCredentials, UnixListener, UnixStream};
 pub use unix_datagram::UnixDatagram;
 
 /// What connected datagram sockets have in common.

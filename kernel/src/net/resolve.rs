@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
 };
 
-use crate::{run_in_thread, trap::breathe};
+use crate::{error::about, run_in_thread, trap::breathe};
 
 /// The addresses of a host, in the order in which the system would try them. The system's own
 /// resolver is asked (`/etc/hosts`, DNS and whatever else it is set up for), on a thread of the
@@ -15,8 +15,8 @@ use crate::{run_in_thread, trap::breathe};
 /// Safe; but a look-up that has begun goes on, on its thread, until the resolver gives it up.
 ///
 /// # Errors
-/// The resolver's: an unknown host, or no answer; never an empty list. And cancellation and
-/// timeouts.
+/// The resolver's, with the host before its text: an unknown one, or no answer; never an empty list.
+/// And cancellation and timeouts.
 ///
 /// # Panics
 /// Outside a running kernel.
@@ -41,6 +41,6 @@ pub async fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
             let text = format!("{host} has no address");
             Err(io::Error::new(io::ErrorKind::NotFound, text))
         }
-        answer => answer,
+        answer => answer.map_err(|e| about(host, e)),
     }
 }

@@ -202,3 +202,9 @@ impl AsRawFd for TcpListener {
         self.listening.inner().as_raw_fd()
     }
 }
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listening.inner().as_fd()
+    }
+}

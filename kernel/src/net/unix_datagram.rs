@@ -82,9 +82,11 @@ impl UnixDatagram {
     /// Sets the peer that [`send`](UnixDatagram::send) sends to.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, with the path before its text.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        self.io.inner.connect(path)
+        let path = path.as_ref();
+        let connected = self.io.inner.connect(path);
+        connected.map_err(|e| about(path.display(), e))
     }
 
     datagram_methods!();

@@ -337,6 +337,7 @@ impl Running {
         }));
         core.closing.set(false);
         core.refused.set(None);
+        core.shared.set_runs(true);
         core.lent_data.set(core.lent.data());
         if core.counts_on() {
             core.tasks.borrow_mut().count_from(SPAWNED.with(Cell::get));
@@ -349,6 +350,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(std::ptr::null()));
         UNDISTURBED.with(|core| core.set(std::ptr::null()));
+        self.core.shared.set_runs(false);
         if self.core.counts_on() {
             SPAWNED.with(|spawned| spawned.set(self.core.tasks.borrow().count()));
         }

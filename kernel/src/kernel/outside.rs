@@ -14,7 +14,10 @@ pub(crate) mod waker;
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, ThreadId},
 };
 
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
     notes: Mutex<Notes>,
     waker: Alarm,
     pub(crate) thread: ThreadId,
+    /// True during a run; for messages only.
+    runs: AtomicBool,
 }
 
 impl Shared {
@@ -89,7 +94,16 @@ impl Shared {
             notes: Mutex::default(),
             waker,
             thread: thread::current().id(),
+            runs: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_runs(&self, runs: bool) {
+        self.runs.store(runs, Ordering::Relaxed);
     }
 
     /// Leaves a note and sees to it that the kernel reads it.

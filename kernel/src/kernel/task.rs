@@ -287,7 +287,7 @@ impl<T: 'static> JoinHandle<T> {
         }
     }
 
-    /// Cancels the task, at this call. See [`Cancel`].
+    /// Cancels the task, at this call; as [`cancel`](crate::cancel) does by its id.
     pub fn cancel(&self) -> Cancel {
         let task = self.joint.task();
         Cancel::of((!task.has_ended()).then_some(task))
@@ -369,13 +369,18 @@ pub(crate) fn report_panic(record: &Record, text: &str) {
 /// that is nowhere, its next trap comes back with it. From then on its traps work again, so that it
 /// can clean up, for the cleanup budget (5 seconds, [`Builder::cleanup_budget`](crate::Builder));
 /// after that, or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is
-/// left alone until the shield ends. Cancelling a task that has ended does nothing.
+/// left alone until the shield ends.
+///
+/// Where there is nothing to cancel, it does nothing, and no error says so: the task has ended, or
+/// belongs to another kernel or an earlier run; or no kernel runs on this thread, which then has no
+/// task that has not ended. (From other threads: [`Submitted::cancel`](crate::Submitted::cancel).)
 pub fn cancel(id: TaskId) -> Cancel {
     let task = Core::with_current(|core| core.task(id)).flatten();
     Cancel::of(task.as_ref())
 }
 
-/// A cancellation that has been asked for. Awaiting it waits until the task has really ended.
+/// A cancellation that has been asked for. Awaiting it waits until the task has really ended; if it
+/// had before, or was never there, it only lets the others run first.
 ///
 /// # Cancellation
 /// Dropping it takes nothing back: the task stays cancelled, and nobody waits.
@@ -383,6 +388,9 @@ pub fn cancel(id: TaskId) -> Cancel {
 /// # Errors
 /// Cancellation and timeouts of the waiting task; [`Error::OneSelf`] if a task tried to cancel
 /// itself, which has no effect.
+///
+/// # Panics
+/// When polled outside a running kernel.
 #[derive(Debug)]
 pub struct Cancel {
     end: End,

@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -45,7 +45,8 @@ impl<T> Submitted<T> {
     ///
     /// # Deadlocks
     /// A kernel that is kept but not run starts nothing, so this waits until it is run or dropped. Its
-    /// owner must do that *before* it waits for a thread that may wait here.
+    /// owner must do that *before* it waits for a thread that may wait here. (After 10 seconds of waiting
+    /// for a kernel that does not run, the log has a warning.)
     ///
     /// # Panics
     /// On the thread of the very kernel, which would wait for itself for ever: while it runs, and
@@ -287,15 +288,39 @@ impl Drop for Place {
     }
 }
 
+/// After so long, who waits for a kernel that does not run is told that it does not.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Blocks this thread until the kernel has given what is to come.
 fn block<T>(shared: &Arc<Shared>, taker: &Taker<T>) -> Result<T, Missing> {
     refuse_own_thread(shared);
     if thread::current().id() != shared.thread {
-        return taker.take(None);
+        return take_patiently(taker, PATIENCE, || {
+            if !shared.runs() {
+                log::warn!(
+                    "kernel: a thread has waited {PATIENCE:?} for a kernel that does not run: \
+                     it goes on when that is run or dropped"
+                );
+            }
+        });
     }
     let there = taker.take(Some(Instant::now())); // the kernel does not run
     assert!(!matches!(there, Err(Missing::TimedOut)), "{OWN_THREAD}");
     there
+}
+
+fn take_patiently<T>(
+    taker: &Taker<T>,
+    patience: Duration,
+    complain: impl FnOnce(),
+) -> Result<T, Missing> {
+    match taker.take(Some(Instant::now() + patience)) {
+        Err(Missing::TimedOut) => {
+            complain();
+            taker.take(None)
+        }
+        there => there,
+    }
 }
 
 /// A thread that blocks for its own kernel would do so for ever.
@@ -325,5 +350,25 @@ impl<T> fmt::Debug for Remote<T> {
 impl<T> fmt::Debug for Submitted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submitted").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_long_complains_once_and_goes_on_waiting() {
+        let (giver, taker) = handover();
+        let mut complained = false;
+        let taken = take_patiently(&taker, Duration::ZERO, || {
+            complained = true;
+            giver.give(7); // it may come after the complaint
+        });
+        assert_eq!((taken, complained), (Ok(7), true));
+        let (giver, taker) = handover();
+        giver.give(8);
+        let taken = take_patiently(&taker, Duration::ZERO, || unreachable!("it is there"));
+        assert_eq!(taken, Ok(8));
     }
 }

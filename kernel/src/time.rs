@@ -159,7 +159,8 @@ pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
 ///
 /// Any future runs on the kernel by simply being awaited. What this adds: a cancellation or
 /// timeout drops the future and comes back as an error, where a bare `.await` would not notice
-/// it, and the whole task would be dropped at the end of its cleanup budget.
+/// it, and the whole task would be dropped at the end of its cleanup budget. Around the requests of a
+/// client, say, of which a task awaits many at a time.
 ///
 /// # Cancellation
 /// Drops the future where it waits; what that loses is for the future's own documentation to say.
@@ -167,20 +168,37 @@ pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// # Errors
 /// Cancellation and timeouts.
 pub fn foreign<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Error>> {
-    With::new(future, ask(Trap::Wait(WaitQueue::named("foreign future"))))
+    With::new(future, Interruption(None))
 }
 
-/// A foreign future, and beside it a trap that nothing but an interruption answers.
-impl<F: Future> Future for With<F, Ask> {
+/// A trap that nothing but an interruption answers, once it is asked.
+struct Interruption(Option<Ask>);
+
+impl Interruption {
+    fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        let never = || ask(Trap::Wait(WaitQueue::named("foreign future")));
+        let answer = Pin::new(self.0.get_or_insert_with(never)).poll(cx);
+        answer.map(|answer| Err(answer.expect_err("nobody wakes a line that nobody knows")))
+    }
+}
+
+/// A foreign future, and what interrupts it beside it. That comes first, once it was asked: whoever was
+/// told must hear it, also if the future is ready by now.
+impl<F: Future> Future for With<F, Interruption> {
     type Output = Result<F::Output, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (future, interruption) = self.split();
-        if let Poll::Ready(value) = future.poll(cx) {
-            return Poll::Ready(Ok(value));
+        if interruption.0.is_some()
+            && let Poll::Ready(told) = interruption.poll(cx)
+        {
+            return Poll::Ready(told);
         }
-        let answer = Pin::new(interruption).poll(cx);
-        answer.map(|answer| Err(answer.expect_err("nobody wakes a line that nobody knows")))
+        match future.poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending if interruption.0.is_some() => Poll::Pending,
+            Poll::Pending => interruption.poll(cx),
+        }
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
         Core,
         outside::bell::BellId,
         step::Left,
-        task::TaskId,
+        task::{TaskId, cell::Task},
         wait::{Answer, WaitId, WaitQueue},
     },
 };
@@ -90,7 +90,7 @@ pub struct BellKey(pub(crate) BellId);
 /// # Cancellation
 /// Dropping the future withdraws the trap. A wait that was granted already is undone by whoever
 /// built a primitive on it: see [`Ask::was_granted`]. So is one that was granted and came back with a
-/// cancellation or timeout all the same, because its part of the task had no turn before that.
+/// cancellation or timeout all the same, because that came before its part of the task had a turn.
 ///
 /// # Errors
 /// Cancellation and timeouts, at once if one is due; [`Error::Busy`] if another task waits for
@@ -286,8 +286,8 @@ impl Core {
         }
     }
 
-    /// What a wait comes back with that was granted before an interruption and is polled after it: its
-    /// part of the task had no turn between the two, or had it before it was granted.
+    /// What a wait comes back with that was answered before an interruption and is polled after it: its
+    /// part of the task had no turn between the two. One that was moved here since was not interrupted.
     #[inline]
     fn missed_by(&self, id: WaitId) -> Option<Error> {
         match self.is_undisturbed() {
@@ -298,21 +298,20 @@ impl Core {
 
     #[cold]
     fn look_for_missed(&self, id: WaitId) -> Option<Error> {
-        let (answer, answered_at) = {
+        let answered_at = {
             let waits = self.waits.borrow();
             let wait = waits.get(id);
-            (wait.answer(), wait.answered_at())
+            let here = |task: &Task| wait.was_answered_in(task, self.scope.get());
+            (wait.answer().is_some() && self.with_current_task(here)).then(|| wait.answered_at())
         };
-        match answer {
-            Some(Ok(())) => self.missed(answered_at),
-            _ => None,
-        }
+        self.missed(answered_at?)
     }
 
     /// Who yields is polled again: at once as far as a set of futures is concerned, which then stops when
     /// a few have yielded. Where every part has to have its turn in this step, only after it.
     fn wake_yielded(&self, waker: &Waker) {
         match self.is_late() {
+            true if self.is_own_waker(waker) => self.left.add(Left::ROUSED),
             true => self.wake_later(waker.clone()),
             false => waker.wake_by_ref(),
         }

@@ -3,9 +3,14 @@
 
 use std::{cell::Cell, pin::Pin, rc::Rc, time::Duration};
 
-use futures::{StreamExt, channel::oneshot, join, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    channel::{mpsc, oneshot},
+    join,
+    stream::FuturesUnordered,
+};
 use kernel::{
-    Error, JoinHandle, Kernel, ManualClock, now, shield,
+    Error, JoinHandle, Kernel, ManualClock, Trap, WaitQueue, ask, foreign, now, shield,
     sim::Sim,
     sleep, spawn,
     sync::{Event, Semaphore, mailbox, mailbox_bounded},
@@ -297,6 +302,117 @@ fn one_that_is_answered_by_another_in_its_last_step() {
     });
 }
 
+#[test]
+fn once_by_a_timeout_one_that_is_answered_by_another_in_its_last_step() {
+    for limit in [Duration::ZERO, SECOND] {
+        let mut sim = Sim::new(1);
+        let clock = sim.clock().clone();
+        let told = sim.run(async move {
+            let task = spawn(timeout_after(limit, async {
+                let permits = Semaphore::new(0);
+                Ok::<_, Error>(join!(take(permits.clone()), give(permits)))
+            }));
+            let_run().await;
+            clock.advance(SECOND);
+            let_run().await;
+            clock.advance(SECOND); // what they clean up with
+            task.join().await.unwrap()
+        });
+        assert_eq!(told, Ok((TIMED_OUT, TIMED_OUT)));
+    }
+}
+
+#[test]
+fn one_that_was_answered_with_an_error_by_another_in_its_last_step() {
+    virtual_run(async {
+        let line = WaitQueue::new();
+        let failing = line.clone();
+        let stubborn = async move {
+            loop {
+                match ask(Trap::Wait(line.clone())).await {
+                    Err(Error::Closed) => {}
+                    told => return clean_up(told).await,
+                }
+            }
+        };
+        let fail = async move {
+            loop {
+                failing.fail(Error::Closed);
+                if let Err(told) = yield_now().await {
+                    return clean_up(Err(told)).await;
+                }
+            }
+        };
+        let task = spawn(async { join!(stubborn, fail) });
+        let_run().await;
+        assert_eq!(cancel(task).await, (CANCELLED, CANCELLED));
+    });
+}
+
+#[test]
+fn one_whose_foreign_future_is_ready_by_then() {
+    virtual_run(async {
+        let (to, mut from) = mpsc::unbounded();
+        let receive = async move {
+            loop {
+                if let Err(told) = foreign(from.next()).await {
+                    return clean_up(Err(told)).await;
+                }
+            }
+        };
+        let send = async move {
+            loop {
+                to.unbounded_send(()).unwrap();
+                if let Err(told) = yield_now().await {
+                    return clean_up(Err(told)).await;
+                }
+            }
+        };
+        let task = spawn(async { join!(receive, send, wait_long()) });
+        let_run().await;
+        assert_eq!(cancel(task).await, (CANCELLED, CANCELLED, CANCELLED));
+    });
+}
+
+/// A wait that was granted elsewhere is nobody's who was interrupted.
+#[test]
+fn not_one_that_was_granted_outside_of_what_was_interrupted() {
+    virtual_run(async {
+        let permits = Semaphore::new(0);
+        let mut ticket = Box::pin(permits.acquire());
+        assert!(futures::poll!(&mut ticket).is_pending());
+        let giver = permits.clone();
+        spawn(async move { giver.release() });
+        let under_a_timeout = timeout_after(SECOND, async {
+            assert_eq!(sleep(LONG).await, Err(Error::TaskTimeout));
+            ticket.await.map(drop)
+        });
+        assert_eq!(under_a_timeout.await, Ok(()));
+
+        let slot = Rc::new(Cell::new(None));
+        let (put, take) = (slot.clone(), slot);
+        let waiter = permits.clone();
+        let first = spawn(async move {
+            let granted = waiter.acquire().await.unwrap();
+            let mut ticket = Box::pin({
+                let waiter = waiter.clone();
+                async move { waiter.acquire().await.map(drop) }
+            });
+            assert!(futures::poll!(&mut ticket).is_pending());
+            drop(granted); // to the ticket
+            put.set(Some(ticket));
+            sleep(LONG).await
+        });
+        let second = spawn(async move {
+            assert_eq!(sleep(LONG).await, Err(Error::Cancelled));
+            take.take().unwrap().await
+        });
+        let_run().await;
+        assert_eq!(cancel(second).await, Ok(()));
+        assert_eq!(cancel(first).await, Err(Error::Cancelled));
+    });
+}
+
 /// Two that hand each other items: while the one waits, the other was just answered. Neither sees the other
 /// go, for both ends are kept.
 #[test]
@@ -398,6 +514,25 @@ fn those_of_sets_in_sets_that_have_not_begun() {
         let sets = |_| in_it((0..6).map(|_| in_it(set())).collect());
         let task = spawn(all((0..4).map(sets).collect()));
         assert_eq!(cancel(task).await, [CANCELLED; 4]);
+    });
+    virtual_run(async {
+        let told = Rc::new(Cell::new(0));
+        let wait = || -> Part {
+            let told = told.clone();
+            Box::pin(async move {
+                let what = wait_long().await;
+                told.set(told.get() + u32::from(what == TIMED_OUT));
+                what
+            })
+        };
+        let set = |_| -> Part {
+            let parts = (0..6).map(|_| wait()).collect();
+            Box::pin(async move { all(parts).await[0] })
+        };
+        let sets = all((0..6).map(set).collect());
+        let sets = async { Ok::<_, Error>(join!(wait(), sets)) };
+        assert!(timeout_after(Duration::ZERO, sets).await.is_ok());
+        assert_eq!(told.get(), 37);
     });
 }
 

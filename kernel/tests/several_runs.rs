@@ -226,6 +226,26 @@ fn a_ring_whose_waiter_was_dropped_before_it_ran_is_heard_by_the_next() {
 }
 
 #[test]
+fn a_ring_whose_waiter_outlives_the_run_is_heard_once() {
+    let mut kernel = kernel();
+    let (bell, first) = kernel.run(async {
+        let bell = Bell::new();
+        let mut first = ask(Trap::Bell(bell.key()));
+        assert!(futures::poll!(&mut first).is_pending());
+        bell.ringer().ring();
+        while !first.was_granted() {
+            yield_now().await.unwrap();
+        }
+        (bell, first)
+    });
+    kernel.run(async move {
+        assert_eq!(timeout_after(LONG, bell.wait()).await, Ok(()));
+        assert!(!first.was_granted());
+        assert_eq!(first.await, Err(Error::OtherRun));
+    });
+}
+
+#[test]
 fn a_wait_kept_from_an_earlier_run_takes_nobody_s_answer() {
     let mut kernel = kernel();
     let kept = kernel.run(asked(ask(Trap::Sleep(Instant::now() + LONG))));

@@ -126,14 +126,14 @@ impl Core {
     /// The step is over, and the task will not run again.
     #[inline]
     fn close_last_step(&self, task: &Task) {
-        self.left.take(Left::AGAIN | Left::WATCHED);
+        self.left.take(Left::AGAIN | Left::ROUSED | Left::WATCHED);
         self.close_step(task);
     }
 
     /// Acts on what the task asked for, which goes on, and runs again if it was made ready.
     #[inline(never)]
     fn end_step(&self, task: Task) {
-        let again = self.left.take(Left::AGAIN);
+        let again = self.left.take(Left::AGAIN | Left::ROUSED);
         self.close_step(&task);
         if let (true, Some(watch)) = (self.left.take(Left::WATCHED), &self.watch) {
             watch.suspended(&task);
@@ -231,6 +231,9 @@ impl Left {
     pub(crate) const WAKERS: u8 = 2;
     /// The task goes to the end of the ready queue: it yielded, or was woken meanwhile.
     pub(crate) const AGAIN: u8 = 4;
+    /// The same, but by a wait of its own that was answered, or by a yield while it waits to be told of an
+    /// interruption: neither is a reason to tell it later.
+    pub(crate) const ROUSED: u8 = 32;
     /// Somebody looks on.
     const WATCHED: u8 = 8;
     /// Operations were done without waiting, or asked for: the next step may do as many as any.

@@ -257,7 +257,8 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// # Cancellation
     /// A cancelled joiner gets [`JoinError::Interrupted`]; the task it waited for is detached and
-    /// goes on. To keep the handle, use [`wait`](JoinHandle::wait) first.
+    /// goes on, or its result is dropped if it ended at that moment. To keep the handle, use
+    /// [`wait`](JoinHandle::wait) first.
     ///
     /// # Errors
     /// [`JoinError::Panicked`] with what it panicked with; [`JoinError::Cancelled`] if it was dropped.
@@ -365,11 +366,14 @@ pub(crate) fn report_panic(record: &Record, text: &str) {
 /// the task's end.
 ///
 /// The cancellation is delivered once, as [`Error::Cancelled`], to everything in which the task
-/// waits (every branch of a `join!`): now, or, if it is just about to run, when it waits again. If
-/// that is nowhere, its next trap comes back with it. From then on its traps work again, so that it
-/// can clean up, for the cleanup budget (5 seconds, [`Builder::cleanup_budget`](crate::Builder));
-/// after that, or at a second cancel, its future is dropped. Code under [`shield`](crate::shield) is
-/// left alone until the shield ends.
+/// waits (every branch of a `join!`, every part of a set of futures): now; or, if it is just about to
+/// run, after that step, and up to 15 steps later if it wakes itself in each. If it waits nowhere, its
+/// next trap comes back with it. A branch under a shield or in foreign code is not told if others were
+/// (see [`foreign`](crate::foreign)).
+///
+/// From then on the task's traps work again, so that it can clean up, for the cleanup budget (5
+/// seconds, [`Builder::cleanup_budget`](crate::Builder)); after that, or at a second cancel, its future
+/// is dropped. Code under [`shield`](crate::shield) is left alone until the shield ends.
 ///
 /// Where there is nothing to cancel, it does nothing, and no error says so: the task has ended, or
 /// belongs to another kernel or an earlier run; or no kernel runs on this thread, which then has no

@@ -119,7 +119,8 @@ pub(crate) struct Wait {
     prev: WaitId,
     /// Neighbours in the line it stands in, which is a ring: before the first is the last. A
     /// sleep stands in no line, and keeps the number of its timer in `after`. One that is only
-    /// requested keeps its place at the door in `before`.
+    /// requested keeps its place at the door in `before`, and one that is answered its task's number in
+    /// `after`.
     after: Cell<WaitId>,
     before: Cell<WaitId>,
     pub(crate) stage: Cell<Stage>,
@@ -149,6 +150,11 @@ impl Wait {
     /// The number of the last interruption before it was answered.
     pub(crate) fn answered_at(&self) -> u64 {
         u64::from(self.prev) << 32 | u64::from(self.next)
+    }
+
+    /// True if it was answered while it stood in this task and this scope.
+    pub(crate) fn was_answered_in(&self, task: &Task, scope: u32) -> bool {
+        self.after.get() == task.record.id.serial() && self.scope == scope
     }
 
     /// True if answering it means making its task ready, and no more.
@@ -264,6 +270,9 @@ impl Waits {
         let task = self.leave_task(id);
         let wait = self.get_mut(id);
         (wait.next, wait.prev) = (after as u32, (after >> 32) as u32);
+        if let Some(task) = &task {
+            wait.after.set(task.record.id.serial());
+        }
         task
     }
 

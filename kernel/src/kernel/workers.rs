@@ -251,7 +251,7 @@ fn announce(done: &mut Option<Ringer>) {
 ///
 /// # Cancellation
 /// A function that has not begun is taken back. One that runs cannot be stopped: it runs to its
-/// end, and its result is dropped on its thread.
+/// end, and its result is dropped: on its thread, or here if it came at that moment.
 ///
 /// # Errors
 /// Cancellation and timeouts.

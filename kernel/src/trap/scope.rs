@@ -211,7 +211,7 @@ impl Scope {
             true => self.forget_waker(core),
             false => self.note_waker(core, waker),
         }
-        if !core.scopes.borrow().has_passed(self.id) || core.expire_late(self.id) {
+        if !core.scopes.borrow().has_passed(self.id) || core.expire_late(self.id, waker) {
             return None; // what is below comes first
         }
         core.scopes.borrow_mut().give_up(self.id)

@@ -184,10 +184,21 @@ impl Core {
     /// is put there when that is over.
     #[inline]
     pub(crate) fn make_ready(&self, task: Task) {
+        self.make_ready_or_leave(task, Left::AGAIN);
+    }
+
+    /// The same for one of whose waits was answered.
+    #[inline]
+    pub(crate) fn make_ready_answered(&self, task: Task) {
+        self.make_ready_or_leave(task, Left::ROUSED);
+    }
+
+    #[inline(always)]
+    fn make_ready_or_leave(&self, task: Task, left: u8) {
         if task.enter_queue() {
             self.ready.borrow_mut().push(task);
         } else if self.is_current(&task) {
-            self.left.add(Left::AGAIN);
+            self.left.add(left);
         }
     }
 
@@ -264,7 +275,9 @@ impl Core {
         drop(ready);
         let stray = self.waits.borrow().ids();
         for wait in stray {
-            if self.waits.borrow().get(wait).answer() == Some(Ok(())) {
+            let granted = self.waits.borrow().get(wait).answer() == Some(Ok(()));
+            // A ring is heard by the next instead, as `withdraw` has it.
+            if granted && self.rung_for(wait).is_none() {
                 unclaimed::keep(self.run_number(), wait);
             }
             self.withdraw(wait);

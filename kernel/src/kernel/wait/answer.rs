@@ -66,7 +66,7 @@ impl Core {
         let task = self.waits.borrow_mut().answer(wait, answer, after);
         if self.waits.borrow().get(wait).is_plain() {
             if let Some(task) = task {
-                self.make_ready(task);
+                self.make_ready_answered(task);
             }
         } else if let Some(waker) = self.waits.borrow_mut().take_waker(wait) {
             self.wake_later(waker);
@@ -114,7 +114,7 @@ impl Core {
 
     /// The bell whose ring answered this wait, if one did.
     #[inline]
-    fn rung_for(&self, wait: WaitId) -> Option<BellId> {
+    pub(crate) fn rung_for(&self, wait: WaitId) -> Option<BellId> {
         let waits = self.waits.borrow();
         let wait = waits.get(wait);
         match (wait.stage.get(), &wait.trap) {

@@ -4,7 +4,10 @@
 //! will be after that; else to the next trap. A cancellation knows the task, a timeout the scope; a
 //! shield on the way stops either.
 
-use std::time::{Duration, Instant};
+use std::{
+    task::Waker,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Error,
@@ -14,16 +17,12 @@ use crate::{
         ps::line_of,
         step::Left,
         task::{Cancellation, cell::Task},
-        wait::{NONE, WaitId},
+        wait::{NONE, WaitId, scope::STEPS_TO_BE_TOLD},
     },
 };
 
 /// A timeout of this length or more, in nanoseconds, may pass late by a hundredth; see `soon.rs`.
 const LONG_NS: u64 = 100_000_000;
-
-/// Steps, at most, before a task is told that was cancelled when it was about to run. A set of sets of
-/// futures begins two or more of them in each; foreign code that wakes itself at every poll takes all.
-const STEPS_TO_BE_TOLD: u8 = 16;
 
 impl Core {
     /// What a trap has to come back with instead of waiting, if anything.
@@ -74,7 +73,10 @@ impl Core {
                 return Some(self.tell_cancelled(&task, scope));
             }
         }
-        self.scopes.borrow_mut().deliver_missed(scope, asked)
+        let mut scopes = self.scopes.borrow_mut();
+        let error = scopes.deliver_missed(scope, asked)?;
+        scopes.settle(scope);
+        Some(error)
     }
 
     /// True if whoever polls here is told at the end of the poll, and not before.
@@ -196,9 +198,15 @@ impl Core {
     /// A scope was polled, and its future is pending. Its deadline may have passed before that: then
     /// whatever waits below it is told now.
     #[cold]
-    pub(crate) fn expire_late(&self, id: u32) -> bool {
+    pub(crate) fn expire_late(&self, id: u32, waker: &Waker) -> bool {
         if !self.scopes.borrow().is_late(id) {
             return false;
+        }
+        if self.left.has(Left::AGAIN) && self.scopes.borrow_mut().postpone_again(id) {
+            if !self.is_own_waker(waker) {
+                self.wake_later(waker.clone());
+            }
+            return true;
         }
         if let Some(task) = self.expire_scope(id) {
             self.deliver_timeouts(&task);

@@ -14,13 +14,19 @@ use crate::{
     trap::Verdict,
 };
 
+/// Steps, at most, before a task, or what is below a timeout, is told that was interrupted when it was about
+/// to run. A set of sets of futures begins two or more of them in each; foreign code that wakes itself at
+/// every poll takes all.
+pub(crate) const STEPS_TO_BE_TOLD: u8 = 16;
+
 /// How far the deadline of a timeout has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Deadline {
     ToCome,
     /// It has passed while the task was about to run: it expires at the end of the next poll, when
-    /// every part of the future below stands where it can be told.
-    Late,
+    /// every part of the future below stands where it can be told; or, while the task wakes itself, of one
+    /// of so many.
+    Late(u8),
     Expired,
 }
 
@@ -47,7 +53,7 @@ struct Scope {
 
 impl Scope {
     fn is_late(&self) -> bool {
-        self.deadline == Deadline::Late
+        matches!(self.deadline, Deadline::Late(_))
     }
 
     /// It has expired, and nobody was told.
@@ -202,8 +208,19 @@ impl Scopes {
     pub(crate) fn postpone(&mut self, id: u32) -> Option<Task> {
         let scope = &mut self.places[id];
         scope.timer = None;
-        scope.deadline = Deadline::Late;
+        scope.deadline = Deadline::Late(STEPS_TO_BE_TOLD);
         scope.task.clone()
+    }
+
+    /// Has one that is late expire only after another poll; false if that was done often enough.
+    pub(crate) fn postpone_again(&mut self, id: u32) -> bool {
+        match &mut self.places[id].deadline {
+            Deadline::Late(polls) if *polls > 1 => {
+                *polls -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The task of a timeout whose deadline has passed this moment, or nothing if that is its
@@ -212,7 +229,7 @@ impl Scopes {
         let scope = &self.places[id];
         match scope.deadline {
             Deadline::Expired => None,
-            Deadline::ToCome | Deadline::Late => scope.task.as_ref(),
+            Deadline::ToCome | Deadline::Late(_) => scope.task.as_ref(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     future::{Future, poll_fn},
     panic::resume_unwind,
     pin::pin,
@@ -12,7 +13,9 @@ use std::{
 
 use super::Sim;
 use crate::{
-    JoinError, JoinHandle, ps, spawn, stats,
+    JoinError, JoinHandle, Stats,
+    kernel::ps::listing,
+    spawn, stats,
     sync::Event,
     time::sleep,
     trap::{Scope, now},
@@ -23,6 +26,8 @@ use crate::{
 const ORDERS: u64 = 2;
 /// By then whatever a disturbance has left to be done is done, or it was left behind.
 const AFTERWARDS: Duration = Duration::from_secs(60);
+/// Tasks that are listed with what was left behind.
+const LINES: usize = 100;
 
 /// Runs a scenario again and again, cancelling it at its first await, its second, and so on, until
 /// it gets through; and each time looks for what was left behind. Gives the number of awaits, the
@@ -35,11 +40,17 @@ const AFTERWARDS: Duration = Duration::from_secs(60);
 /// * as soon as it waits; when the others have had a turn; or when its wait was answered and it has
 ///   not run since, so that what was handed to it must not get lost.
 ///
+/// An await is one of the scenario's own task, in which it paused: one that is answered at once is none.
+/// Tasks that it spawns run undisturbed, but for what comes of it: who awaits a task that then ends, or a
+/// `TaskGroup`, passes the blow on, as that chooses. To strike at the awaits of what a program runs in tasks
+/// of its own, give the future itself as the scenario, instead of one that spawns it.
+///
 /// Afterwards no wait, deadline, scope, descriptor, bell or task may be left, once a virtual
 /// minute has passed. `check` looks at what only the scenario knows, such as permits.
 ///
 /// # Panics
-/// If something was left behind, naming the await and the way; and if the scenario panics.
+/// If something was left behind, naming the await, the way, and what tasks there are; and if the scenario
+/// or `check` panics, after a line on standard error which says where it had been disturbed.
 pub fn cancel_everywhere<F, S>(scenario: S, check: impl Fn() + 'static) -> usize
 where
     F: Future + 'static,
@@ -50,15 +61,11 @@ where
         // An order of tasks may have fewer awaits than another.
         let mut through = true;
         for way in ways(at) {
-            let (future, check) = (scenario(), check.clone());
-            through &= !Sim::new(way.seed).run(async move {
-                let before = stats();
-                let disturbed = disturb(future, way).await;
-                sleep(AFTERWARDS).await.expect("nobody cancels main");
-                assert_eq!(stats(), before, "left behind by {way:?}: {:?}", ps());
-                check();
-                disturbed
-            });
+            let (disturbed, left) = run_once(scenario(), way, check.clone());
+            if let Some(left) = left {
+                panic!("a scenario that {way}, has left behind {left}");
+            }
+            through &= !disturbed;
         }
         if through {
             return at - 1;
@@ -67,8 +74,58 @@ where
     unreachable!("the loop ends when the scenario gets through")
 }
 
+/// True if it was disturbed, and what it has left behind.
+fn run_once<F: Future + 'static>(
+    scenario: F,
+    way: Way,
+    check: Rc<impl Fn() + 'static>,
+) -> (bool, Option<String>) {
+    let _said = SaidOnPanic(way);
+    Sim::new(way.seed).run(async move {
+        let before = stats();
+        let disturbed = disturb(scenario, way).await;
+        sleep(AFTERWARDS).await.expect("nobody cancels main");
+        let left = left_behind(&before, &stats());
+        if left.is_none() {
+            check();
+        }
+        (disturbed, left)
+    })
+}
+
+/// What there is more of, or less, and then the tasks.
+fn left_behind(before: &Stats, after: &Stats) -> Option<String> {
+    let counts = |of: &Stats| {
+        [
+            ("tasks", of.tasks),
+            ("waits", of.waits),
+            ("timers", of.timers),
+            ("scopes", of.scopes),
+            ("sources", of.sources),
+            ("bells", of.bells),
+        ]
+    };
+    let pairs = counts(before).into_iter().zip(counts(after));
+    let left: Vec<String> = pairs
+        .filter(|(before, after)| before != after)
+        .map(|((what, before), (_, after))| format!("{after} {what} ({before} before)"))
+        .collect();
+    (!left.is_empty()).then(|| format!("{}; there are {}", left.join(", "), listing(LINES)))
+}
+
+/// A panic of the scenario or of `check` does not know where it was disturbed.
+struct SaidOnPanic(Way);
+
+impl Drop for SaidOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("cancel_everywhere: so panicked a scenario that {}", self.0);
+        }
+    }
+}
+
 /// What happens to the scenario.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Blow {
     Cancel,
     CancelHard,
@@ -76,7 +133,7 @@ enum Blow {
 }
 
 /// When it happens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Moment {
     /// As soon as it waits.
     AtOnce,
@@ -86,13 +143,34 @@ enum Moment {
     BetweenWakeAndRun,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Way {
     /// At which await, from 1.
     at: usize,
     blow: Blow,
     moment: Moment,
     seed: u64,
+}
+
+/// `was cancelled at await 3, as soon as it waited, in the order of seed 6`
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blow = match self.blow {
+            Blow::Cancel => "was cancelled",
+            Blow::CancelHard => "was cancelled hard",
+            Blow::Timeout => "timed out",
+        };
+        let moment = match self.moment {
+            Moment::AtOnce => "as soon as it waited",
+            Moment::Later => "when the others had had a turn",
+            Moment::BetweenWakeAndRun => "when it was answered and had not run",
+        };
+        let (at, seed) = (self.at, self.seed);
+        write!(
+            f,
+            "{blow} at await {at}, {moment}, in the order of seed {seed}"
+        )
+    }
 }
 
 fn ways(at: usize) -> impl Iterator<Item = Way> {

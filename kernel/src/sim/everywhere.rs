@@ -13,9 +13,7 @@ use std::{
 
 use super::Sim;
 use crate::{
-    JoinError, JoinHandle, Stats,
-    kernel::ps::listing,
-    spawn, stats,
+    JoinError, JoinHandle, Stats, ps, spawn, stats,
     sync::Event,
     time::sleep,
     trap::{Scope, now},
@@ -110,7 +108,12 @@ fn left_behind(before: &Stats, after: &Stats) -> Option<String> {
         .filter(|(before, after)| before != after)
         .map(|((what, before), (_, after))| format!("{after} {what} ({before} before)"))
         .collect();
-    (!left.is_empty()).then(|| format!("{}; there are {}", left.join(", "), listing(LINES)))
+    (!left.is_empty()).then(|| left.join(", ") + &listing())
+}
+
+fn listing() -> String {
+    let lines = ps().into_iter().take(LINES);
+    lines.map(|task| format!("\n{task}")).collect()
 }
 
 /// A panic of the scenario or of `check` does not know where it was disturbed.

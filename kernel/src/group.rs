@@ -24,7 +24,8 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GroupError<E> {
-    /// A task came back with this error.
+    /// A task came back with this error. It does not say which: let the error itself tell what it was
+    /// about, or ask for the ids by [`next_with_id`](TaskGroup::next_with_id).
     Task(E),
     /// A task panicked or was dropped; or the task that waits for the group was cancelled or
     /// timed out ([`JoinError::Interrupted`]), which cancels the group.
@@ -90,6 +91,13 @@ pub struct TaskGroup<T: 'static, E: 'static = Error> {
     /// By number of spawning, and cancelled in that order.
     running: BTreeMap<usize, JoinHandle<Result<T, E>>>,
     spawned: usize,
+}
+
+/// A task that has ended.
+struct Ended<T, E> {
+    number: usize,
+    id: TaskId,
+    result: Result<T, GroupError<E>>,
 }
 
 /// What the group and its tasks share.
@@ -170,8 +178,42 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// # Errors
     /// Cancellation and timeouts of the waiting task; the group goes on.
     pub async fn next(&mut self) -> Result<Option<Result<T, GroupError<E>>>, Error> {
-        let next = self.next_numbered().await?;
-        Ok(next.map(|(_, result)| result))
+        let next = self.next_ended().await?;
+        Ok(next.map(|ended| ended.result))
+    }
+
+    /// As [`next`](TaskGroup::next), with the id that [`spawn`](TaskGroup::spawn) gave: for who has
+    /// noted what each task is for, and wants to know whose value, error or panic this is.
+    ///
+    /// # Cancellation
+    /// As for [`next`](TaskGroup::next).
+    ///
+    /// # Errors
+    /// As for [`next`](TaskGroup::next).
+    ///
+    /// # Examples
+    /// ```
+    /// # use kernel::{Error, TaskGroup};
+    /// # kernel::run(async {
+    /// let mut group = TaskGroup::<(), Error>::new();
+    /// let mut cities = std::collections::HashMap::new();
+    /// for city in ["Oslo", "Rome"] {
+    ///     let id = group.spawn(async move {
+    ///         assert_ne!(city, "Rome", "all roads are closed");
+    ///         Ok(())
+    ///     });
+    ///     cities.insert(id, city);
+    /// }
+    /// while let Some((id, result)) = group.next_with_id().await? {
+    ///     assert_eq!(result.is_err(), cities[&id] == "Rome");
+    /// }
+    /// # Ok::<(), Error>(()) }).unwrap().unwrap();
+    /// ```
+    pub async fn next_with_id(
+        &mut self,
+    ) -> Result<Option<(TaskId, Result<T, GroupError<E>>)>, Error> {
+        let next = self.next_ended().await?;
+        Ok(next.map(|ended| (ended.id, ended.result)))
     }
 
     /// Takes the result of a task that has ended, in order of completion; never waits.
@@ -193,27 +235,28 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     /// # group.join().await.map(drop) }).unwrap().unwrap();
     /// ```
     pub fn try_next(&mut self) -> Option<Result<T, GroupError<E>>> {
-        self.take_finished().map(|(_, result)| result)
+        self.take_ended().map(|ended| ended.result)
     }
 
-    fn take_finished(&mut self) -> Option<(usize, Result<T, GroupError<E>>)> {
+    fn take_ended(&mut self) -> Option<Ended<T, E>> {
         let number = self.shared.finished.borrow_mut().pop_front()?;
         let task = self.running.remove(&number);
         let task = task.expect("a task reports once, and is in the table until then");
+        let id = task.id();
         let result = match task.into_result() {
             Ok(result) => result.map_err(GroupError::Task),
             Err(error) => Err(GroupError::Join(error)),
         };
-        Some((number, result))
+        Some(Ended { number, id, result })
     }
 
-    async fn next_numbered(&mut self) -> Result<Option<(usize, Result<T, GroupError<E>>)>, Error> {
+    async fn next_ended(&mut self) -> Result<Option<Ended<T, E>>, Error> {
         if !may_go_on() {
             breathe().await?;
         }
         loop {
-            if let Some(finished) = self.take_finished() {
-                return Ok(Some(finished));
+            if let Some(ended) = self.take_ended() {
+                return Ok(Some(ended));
             }
             if self.running.is_empty() {
                 return Ok(None);
@@ -235,13 +278,15 @@ impl<T: 'static, E: 'static> TaskGroup<T, E> {
     pub async fn join(mut self) -> Result<Vec<T>, GroupError<E>> {
         let mut values: Vec<(usize, T)> = Vec::new();
         loop {
-            match self.next_numbered().await {
+            match self.next_ended().await {
                 Ok(None) => {
                     values.sort_unstable_by_key(|(number, _)| *number);
                     return Ok(values.into_iter().map(|(_, value)| value).collect());
                 }
-                Ok(Some((number, Ok(value)))) => values.push((number, value)),
-                Ok(Some((_, Err(error)))) => return Err(self.end_with(error).await),
+                Ok(Some(ended)) => match ended.result {
+                    Ok(value) => values.push((ended.number, value)),
+                    Err(error) => return Err(self.end_with(error).await),
+                },
                 Err(interrupted) => return Err(self.end_with(interrupted.into()).await),
             }
         }

@@ -128,6 +128,26 @@ fn a_panic_in_a_group_is_its_error() {
     });
 }
 
+#[test]
+fn whose_error_or_panic_it_is_can_be_told() {
+    Sim::new(1).run(async {
+        let mut group = TaskGroup::<u32, &str>::new();
+        let well = group.spawn(async { Ok(1) });
+        let fails = group.spawn(async { Err("broken") });
+        let panics = group.spawn(async { std::panic::resume_unwind(Box::new("on purpose")) });
+        let mut told = [None, None, None];
+        while let Some((id, result)) = group.next_with_id().await.unwrap() {
+            let place = [well, fails, panics]
+                .iter()
+                .position(|spawned| *spawned == id);
+            told[place.unwrap()] = Some(result.map_err(|e| e.to_string()));
+        }
+        let panicked = "the joined task panicked: on purpose".to_owned();
+        let results = [Ok(1), Err("broken".to_owned()), Err(panicked)];
+        assert_eq!(told, results.map(Some));
+    });
+}
+
 /// By the order of spawning, not by that of a hash map: else one seed would not give one run.
 #[test]
 fn tasks_are_cancelled_in_one_order() {

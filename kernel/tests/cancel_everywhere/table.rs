@@ -28,7 +28,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "tasks",
         "groups",
-        "TaskGroup::next TaskGroup::join TaskGroup::join_any TaskGroup::join_first \
+        "TaskGroup::next TaskGroup::next_with_id TaskGroup::join TaskGroup::join_any TaskGroup::join_first \
          TaskGroup::cancel_all",
     ),
     ("sync", "semaphore_keeps_its_permits", "Semaphore::acquire"),

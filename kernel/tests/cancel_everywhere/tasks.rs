@@ -174,6 +174,10 @@ fn groups() {
         while let Some(result) = one_by_one.next().await? {
             result?;
         }
+        let mut known = group();
+        while let Some((_id, result)) = known.next_with_id().await? {
+            result?;
+        }
         let mut given_up = group();
         sleep(SECOND).await?;
         given_up.cancel_all().await;

@@ -95,12 +95,31 @@ fn output_takes_both_streams_up_to_a_limit() {
             (&b"out\n"[..], &b"err\n"[..])
         );
         assert_eq!(output.status.code(), Some(1));
-        let mut endless = shell("while :; do echo line; done");
+        let mut endless = shell("echo out; while :; do echo line >&2; done");
         let error = endless.output_limit(100_000).output().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let text = "sh: standard error is longer than the limit of 100000 bytes";
+        assert_eq!(error.to_string(), text);
         // What it leaves behind holds its pipes open, but ends with it.
         let output = timeout_after(LONG, shell("sleep 1000 & echo started").output()).await?;
         assert_eq!(output.stdout, b"started\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_came_before_a_timeout_is_kept_by_who_wants_it() {
+    run(async {
+        let mut patience = Duration::from_millis(20);
+        let (mut out, mut err) = (b"before, ".to_vec(), Vec::new());
+        while out == b"before, " {
+            patience *= 2; // the machine may be slow
+            let mut command = shell("echo so far; sleep 1000");
+            let output = command.output_into(&mut out, &mut err);
+            let late = timeout_after(patience, output).await.unwrap_err();
+            assert_eq!(Error::in_io(&late), Some(Error::TaskTimeout));
+        }
+        assert_eq!((&out[..], &err[..]), (&b"before, so far\n"[..], &b""[..]));
         Ok(())
     });
 }

@@ -2,18 +2,17 @@
 
 use std::{
     ffi::OsStr,
+    future::{Future, poll_fn},
     io,
     os::unix::process::CommandExt,
     path::Path,
+    pin::{Pin, pin},
     process::{Command as StdCommand, ExitStatus, Output, Stdio},
+    task::Poll,
 };
 
 use super::Child;
-use crate::{
-    TaskGroup,
-    error::about,
-    io::{BufReader, Read},
-};
+use crate::{error::about, io::Read};
 
 /// A program to be started as a child process: the standard library's `Command`, whose children
 /// the kernel looks after. It can be used more than once.
@@ -128,49 +127,107 @@ impl Command {
     /// Starts it without any input, takes all that it writes, and waits for its end.
     ///
     /// # Cancellation
-    /// It is killed, with its group, and reaped; what it wrote is lost.
+    /// It is killed, with its group, and reaped; what it wrote is lost (with
+    /// [`output_into`](Command::output_into) it is not).
     ///
     /// # Errors
-    /// As [`spawn`](Command::spawn) and [`Child::wait`]; `InvalidData` if it writes more than
-    /// [`output_limit`](Command::output_limit): it is killed then.
+    /// As [`spawn`](Command::spawn) and [`Child::wait`]; `InvalidData`, with the names of program and
+    /// stream, if it writes more than [`output_limit`](Command::output_limit): it is killed then.
     pub async fn output(&mut self) -> io::Result<Output> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let status = self.output_into(&mut stdout, &mut stderr).await?;
+        Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// As [`output`](Command::output), but appends what it writes to the caller's vectors. They keep
+    /// what was read, whatever becomes of the rest.
+    ///
+    /// # Cancellation
+    /// It is killed, with its group, and reaped.
+    ///
+    /// # Errors
+    /// As [`output`](Command::output).
+    ///
+    /// # Examples
+    /// ```
+    /// # kernel::run(async {
+    /// use std::time::Duration;
+    /// use kernel::{process::Command, timeout_after};
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "echo so far; sleep 1000"]);
+    /// let (mut out, mut err) = (Vec::new(), Vec::new());
+    /// let run = command.output_into(&mut out, &mut err);
+    /// if let Err(e) = timeout_after(Duration::from_millis(50), run).await {
+    ///     println!("{e}, after {:?}", String::from_utf8_lossy(&out));
+    /// }
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    pub async fn output_into(
+        &mut self,
+        stdout: &mut Vec<u8>,
+        stderr: &mut Vec<u8>,
+    ) -> io::Result<ExitStatus> {
         self.stdin(Stdio::null());
         self.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let out = child.stdout.take().expect("it is piped");
+        let err = child.stderr.take().expect("it is piped");
         // Side by side: a full pipe would keep it from ending, and its end closes the pipes of
-        // whatever it left behind. The first to fail ends the others.
-        let mut parts = TaskGroup::new();
-        parts.spawn(read_all(stdout.expect("it is piped"), self.output_limit));
-        parts.spawn(read_all(stderr.expect("it is piped"), self.output_limit));
-        parts.spawn(async move { child.wait().await.map(Part::Status) });
-        let parts = parts.join().await?;
-        match <[Part; 3]>::try_from(parts) {
-            Ok(
-                [
-                    Part::Bytes(stdout),
-                    Part::Bytes(stderr),
-                    Part::Status(status),
-                ],
-            ) => Ok(Output {
-                status,
-                stdout,
-                stderr,
-            }),
-            _ => unreachable!("the parts of a group come in the order of their spawning"),
+        // whatever it left behind.
+        all([
+            &mut pin!(self.read_all("standard output", out, stdout)),
+            &mut pin!(self.read_all("standard error", err, stderr)),
+            &mut pin!(async { child.wait().await.map(drop) }),
+        ])
+        .await?;
+        child.wait().await // the same status again
+    }
+
+    async fn read_all(&self, name: &str, from: impl Read, to: &mut Vec<u8>) -> io::Result<()> {
+        let mut room = self.output_limit;
+        let mut bytes = vec![0; 16 * 1024];
+        loop {
+            let n = from.read(&mut bytes).await?;
+            to.extend_from_slice(&bytes[..n.min(room)]);
+            if n == 0 {
+                return Ok(());
+            }
+            room = room.checked_sub(n).ok_or_else(|| {
+                let (program, limit) = (self.command.get_program(), self.output_limit);
+                let program = program.display();
+                let text = format!("{program}: {name} is longer than the limit of {limit} bytes");
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            })?;
         }
     }
 }
 
-/// What the end of a process consists of.
-enum Part {
-    Bytes(Vec<u8>),
-    Status(ExitStatus),
-}
+type Part<'a> = &'a mut (dyn Future<Output = io::Result<()>> + Unpin);
 
-async fn read_all(stream: impl Read, limit: usize) -> io::Result<Part> {
-    let mut reader = BufReader::with_limit(stream, limit);
-    Ok(Part::Bytes(reader.read_to_end().await?.to_vec()))
+/// Runs them side by side, to the end of all; the first error is the end of the others.
+async fn all<const N: usize>(parts: [Part<'_>; N]) -> io::Result<()> {
+    let mut running = Vec::from(parts);
+    poll_fn(|cx| {
+        let mut result = Ok(());
+        running.retain_mut(|part| match Pin::new(part).poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                if result.is_ok() {
+                    result = ended;
+                }
+                false
+            }
+        });
+        match running.is_empty() || result.is_err() {
+            true => Poll::Ready(result),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }
 
 impl From<StdCommand> for Command {

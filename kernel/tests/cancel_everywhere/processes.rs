@@ -21,6 +21,14 @@ fn statuses_and_outputs() {
     );
     let scenario = || async { shell("echo hello; sleep 0.01 & exit 1").output().await };
     everywhere(1, scenario, nothing);
+    let scenario = || async {
+        let mut command = shell("echo hello; echo there >&2");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        command.output_into(&mut out, &mut err).await?;
+        assert_eq!((&out[..], &err[..]), (&b"hello\n"[..], &b"there\n"[..]));
+        io::Result::Ok(())
+    };
+    everywhere(1, scenario, nothing);
 }
 
 #[test]

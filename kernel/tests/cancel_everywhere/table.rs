@@ -112,7 +112,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "processes",
         "statuses_and_outputs",
-        "Command::status Command::output",
+        "Command::status Command::output Command::output_into",
     ),
     (
         "processes",

@@ -43,6 +43,7 @@
 //! | sockets; streams, buffered; raw descriptors | [`net`]; [`io`]; [`AsyncFd`] |
 //! | work that blocks | [`run_in_thread`] |
 //! | children and workers in processes; signals | [`process`]; [`signal`] |
+//! | a server that lets its clients finish when a signal comes | the example `graceful`; for HTTP, `hyper_server` |
 //! | news from other threads | [`inbox`] for items, [`Bell`] for "now", [`Handle::submit`] for tasks with results, [`remote()`] for a value that stays here |
 //! | tasks that serve the others to the end; the last words of a run | [`JoinHandle::daemon`]; [`at_shutdown`] |
 //! | time, names, who waits for what | [`now`], [`JoinHandle::name`], [`ps()`] |

@@ -1,4 +1,6 @@
 //! Signals as something to await.
+//!
+//! The example `graceful` is a server that lets its clients finish, within a deadline, when one comes.
 
 use std::{
     io::{self, Read},

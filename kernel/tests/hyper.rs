@@ -19,6 +19,14 @@ use kernel::{
 
 /// Runs the server on a thread of its own for as long as the test takes, and looks for leaks.
 fn with_server(test: impl FnOnce(SocketAddr)) {
+    with_stoppable(|address, stop| {
+        test(address);
+        drop(stop);
+    });
+}
+
+/// As `with_server`; the server ends when the test drops what it is given.
+fn with_stoppable(test: impl FnOnce(SocketAddr, kernel::InboxSender<()>)) {
     let (tell, told) = mpsc::channel();
     let server = thread::spawn(move || {
         kernel::run(async move {
@@ -44,8 +52,7 @@ fn with_server(test: impl FnOnce(SocketAddr)) {
         })
     });
     let (address, stop) = told.recv().unwrap();
-    test(address);
-    drop(stop);
+    test(address, stop);
     server.join().unwrap().unwrap();
 }
 
@@ -158,6 +165,31 @@ fn strangers_who_hang_up_leave_nothing_behind() {
         let silent = StdTcpStream::connect(address).unwrap();
         assert!(get(address, "/").starts_with("HTTP/1.1 200 OK"));
         drop((half, gone, silent));
+    });
+}
+
+/// Who waits between two requests is hung up on; who is in the middle of one is answered first.
+#[test]
+fn a_server_that_ends_answers_what_has_begun() {
+    with_stoppable(|address, stop| {
+        let mut idle = StdTcpStream::connect(address).unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            .unwrap();
+        let mut busy = StdTcpStream::connect(address).unwrap();
+        let head = b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        busy.write_all(head).unwrap();
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n"; // the request is with `answer`
+        let mut heard = [0; 25];
+        busy.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, go_on);
+        drop(stop);
+        let mut answer = String::new();
+        idle.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("Hello from the kernel\n"), "{answer}");
+        busy.write_all(b"12345").unwrap();
+        answer.clear();
+        busy.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("\r\n\r\n5\n"), "{answer}");
     });
 }
 

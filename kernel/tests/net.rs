@@ -183,6 +183,20 @@ fn errors_say_which_path_or_host() {
     .unwrap();
 }
 
+/// Patience is for what passes.
+#[test]
+fn a_socket_that_cannot_accept_says_so() {
+    use std::os::fd::OwnedFd;
+    kernel::run(async {
+        let socket: OwnedFd = std::net::UdpSocket::bind(loopback())?.into();
+        let error = TcpListener::from_std(socket.into())?.accept().await;
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        io::Result::Ok(())
+    })
+    .unwrap()
+    .unwrap();
+}
+
 /// As a server takes over a socket that its supervisor opened for it.
 #[test]
 fn a_unix_listener_of_the_standard_library_is_taken_over() {

@@ -21,8 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const EPISODE: Duration = Duration::from_secs(60);
 
 /// Linux gives an error that the connection has met already as that of `accept` (accept(2), "Error
-/// handling"); it is over with that.
-const OF_ONE_CONNECTION: [i32; 9] = [
+/// handling"); it is over with that. `EOPNOTSUPP`, which stands there too, is left out: it is also what
+/// a socket says that can never accept, and would be passed over for ever.
+const OF_ONE_CONNECTION: [i32; 8] = [
     libc::ECONNABORTED,
     libc::EPROTO,
     libc::ENETDOWN,
@@ -30,7 +31,6 @@ const OF_ONE_CONNECTION: [i32; 9] = [
     libc::EHOSTDOWN,
     libc::ENONET,
     libc::EHOSTUNREACH,
-    libc::EOPNOTSUPP,
     libc::ENETUNREACH,
 ];
 

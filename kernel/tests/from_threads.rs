@@ -142,6 +142,7 @@ fn a_task_handed_in_when_main_has_ended_is_refused() {
 /// under a shield, for ever.
 #[test]
 fn a_task_that_waits_under_a_shield_for_a_thread_that_hands_in_tasks_goes_on() {
+    let (done, is_done) = mpsc::channel();
     kernel::run(async {
         let (handle, (tell, main_ends)) = (handle(), mpsc::channel());
         at_shutdown(async move { tell.send(()).unwrap() });
@@ -154,10 +155,12 @@ fn a_task_that_waits_under_a_shield_for_a_thread_that_hands_in_tasks_goes_on() {
                 }
             };
             shield(run_in_thread(thread)).await.unwrap();
+            done.send(()).unwrap();
         });
         kernel::yield_now().await.unwrap();
     })
     .unwrap();
+    is_done.recv().expect("no task was started");
 }
 
 #[test]

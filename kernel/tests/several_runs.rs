@@ -13,7 +13,7 @@ use std::{
 };
 
 use kernel::{
-    AsyncFd, Bell, Error, Kernel, ManualClock, ask, at_shutdown,
+    Ask, AsyncFd, Bell, Error, Kernel, ManualClock, ask, at_shutdown,
     net::UnixStream,
     sleep, spawn,
     sync::{Event, Permit, Semaphore},
@@ -197,25 +197,26 @@ fn who_waits_for_a_bell_that_is_dropped_learns_it() {
     .unwrap();
 }
 
+/// A wait that a ring has answered and nobody has polled since.
+async fn rung_for(bell: &Bell) -> Ask {
+    let mut wait = ask(Trap::Bell(bell.key()));
+    assert!(futures::poll!(&mut wait).is_pending());
+    bell.ringer().ring();
+    while !wait.was_granted() {
+        yield_now().await.unwrap();
+    }
+    wait
+}
+
 #[test]
 fn a_ring_whose_waiter_was_dropped_before_it_ran_is_heard_by_the_next() {
     kernel::run(async {
         let bell = Bell::new();
-        let mut first = ask(Trap::Bell(bell.key()));
-        assert!(futures::poll!(&mut first).is_pending());
-        bell.ringer().ring();
-        while !first.was_granted() {
-            yield_now().await.unwrap();
-        }
+        let first = rung_for(&bell).await;
         drop(first);
         assert_eq!(timeout_after(LONG, bell.wait()).await, Ok(()));
 
-        let mut first = ask(Trap::Bell(bell.key()));
-        assert!(futures::poll!(&mut first).is_pending());
-        bell.ringer().ring();
-        while !first.was_granted() {
-            yield_now().await.unwrap();
-        }
+        let first = rung_for(&bell).await;
         let mut second = ask(Trap::Bell(bell.key()));
         assert!(futures::poll!(&mut second).is_pending());
         yield_now().await.unwrap();
@@ -230,12 +231,7 @@ fn a_ring_whose_waiter_outlives_the_run_is_heard_once() {
     let mut kernel = kernel();
     let (bell, first) = kernel.run(async {
         let bell = Bell::new();
-        let mut first = ask(Trap::Bell(bell.key()));
-        assert!(futures::poll!(&mut first).is_pending());
-        bell.ringer().ring();
-        while !first.was_granted() {
-            yield_now().await.unwrap();
-        }
+        let first = rung_for(&bell).await;
         (bell, first)
     });
     kernel.run(async move {

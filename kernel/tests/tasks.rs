@@ -195,6 +195,33 @@ fn a_shield_wins_over_a_second_cancel_too() {
     });
 }
 
+/// It never waits outside of a shield, so it is never found where it could be dropped.
+#[test]
+fn what_goes_from_shield_to_shield_is_told_between_them() {
+    virtual_run(async {
+        for again in [false, true] {
+            let worker = spawn(async {
+                let mut rounds = 0;
+                loop {
+                    kernel::shield(sleep(SECOND * 10)).await.unwrap();
+                    rounds += 1;
+                    if kernel::trap::check().is_err() {
+                        assert_eq!(kernel::trap::check(), Ok(()), "it is told once");
+                        return rounds;
+                    }
+                }
+            });
+            sleep(SECOND).await.unwrap();
+            let cancelled = worker.cancel();
+            if again {
+                worker.cancel().await.unwrap(); // or else the budget is over before the shield
+            }
+            cancelled.await.unwrap();
+            assert_eq!(worker.join().await.unwrap(), 1);
+        }
+    });
+}
+
 /// What is under a shield but can never go on: stuck, or moved out of its task and put aside.
 #[test]
 fn a_shield_keeps_no_task_that_nothing_can_wake() {

@@ -165,10 +165,8 @@ impl Core {
             task.leave_queue();
             return self.lent.current.clear();
         }
-        self.cancelled.set(matches!(
-            cancellation,
-            Cancellation::Pending | Cancellation::Delivered
-        ));
+        self.cancelled
+            .set(cancellation == Cancellation::Delivered || task.is_untold());
         self.note_disturbance();
         if let Some(watch) = &self.watch {
             self.left.add(Left::WATCHED);

@@ -118,6 +118,8 @@ pub(crate) struct Rare {
     /// for stands where it can be told. That is the next, or, while parts of it wake themselves, one of
     /// this many.
     pub(crate) late: Cell<u8>,
+    /// It was cancelled hard before it was told of the first cancel.
+    pub(crate) untold: Cell<bool>,
     /// The number of the interruption that its cancellation was, once delivered.
     pub(crate) told_at: Cell<u64>,
     /// The end of the cleanup budget, once cancelled.

@@ -116,6 +116,15 @@ impl Header {
         self.flags.get().cancellation()
     }
 
+    /// True if it was cancelled, and nothing in it was told yet.
+    pub(crate) fn is_untold(&self) -> bool {
+        match self.cancellation() {
+            Cancellation::Pending => true,
+            Cancellation::Hard => self.record.rare().is_some_and(|rare| rare.untold.get()),
+            Cancellation::None | Cancellation::Delivered => false,
+        }
+    }
+
     pub(crate) fn set_cancellation(&self, cancellation: Cancellation) {
         self.set_flags(Flags::CANCELLATION, (cancellation as u8) << 2);
     }

@@ -38,7 +38,7 @@ impl Core {
         let scope = self.scope.get();
         if self.cancelled.get() && !self.scopes.borrow().is_shielded(scope) {
             let task = self.current_task();
-            if task.cancellation() == Cancellation::Pending && !task.record.is_late() {
+            if task.is_untold() && !task.record.is_late() {
                 return Some(self.tell_cancelled(&task, scope));
             }
         }
@@ -55,7 +55,10 @@ impl Core {
 
     /// A part of a task that stands in this scope is told of the cancellation.
     fn tell_cancelled(&self, task: &Task, scope: u32) -> Error {
-        task.set_cancellation(Cancellation::Delivered);
+        match task.cancellation() {
+            Cancellation::Hard => task.record.make_rare().untold.set(false),
+            _ => task.set_cancellation(Cancellation::Delivered),
+        }
         self.switch_timeouts_off(scope);
         Error::Cancelled
     }
@@ -274,7 +277,14 @@ impl Core {
         self.cancel_hard(&task);
     }
 
+    /// Has a task dropped, unless it is shielded. One that was not told before is after its shield, so that
+    /// it does not go on from shield to shield.
     fn cancel_hard(&self, task: &Task) {
+        let rare = task.record.make_rare();
+        if task.cancellation() == Cancellation::Pending {
+            rare.untold.set(true);
+        }
+        rare.late.set(0);
         task.set_cancellation(Cancellation::Hard);
         self.dying.borrow_mut().push(task.clone());
     }

@@ -163,7 +163,8 @@ pub fn shield<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// client, say, of which a task awaits many at a time.
 ///
 /// # Cancellation
-/// Drops the future where it waits; what that loses is for the future's own documentation to say.
+/// Drops the future where it waits; what that loses is for the future's own documentation to say. A
+/// [`shield`] inside is dropped with it: put the shield outside.
 ///
 /// # Errors
 /// Cancellation and timeouts.

@@ -137,12 +137,16 @@ async fn warned(times: usize) {
 macro_rules! interrupted_and_patient {
     ($listener:expr, $client:expr, $warnings:expr) => {{
         let listener = std::rc::Rc::new($listener);
-        let _client = $client;
-        let taken = take_all();
+        let mut taken = take_all();
         let accept = || {
             let listener = listener.clone();
             async move { listener.accept().await }
         };
+        let nobody = timeout_after(Duration::from_millis(1), accept()).await;
+        assert_eq!(Error::in_io(&nobody.unwrap_err()), Some(Error::TaskTimeout));
+        assert_eq!(WARNINGS.0.load(SeqCst), $warnings - 1, "nobody is kept out");
+        taken.pop(); // for the client's end
+        let _client = $client;
         let late = timeout_after(Duration::from_millis(1), accept()).await;
         assert_eq!(Error::in_io(&late.unwrap_err()), Some(Error::TaskTimeout));
         let cancelled = spawn(accept());
@@ -168,8 +172,8 @@ fn a_shortage_can_be_interrupted_and_passes() {
     let path = std::env::temp_dir().join(format!("kernel-short-{}", std::process::id()));
     kernel::run(async move {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
-        let client = StdTcpStream::connect(listener.local_addr()?)?;
-        interrupted_and_patient!(listener, client, 1);
+        let address = listener.local_addr()?;
+        interrupted_and_patient!(listener, StdTcpStream::connect(address)?, 1);
         let listener = UnixListener::bind(&path)?;
         interrupted_and_patient!(listener, StdUnixStream::connect(&path)?, 2);
         std::fs::remove_file(path)

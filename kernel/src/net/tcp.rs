@@ -47,23 +47,20 @@ impl TcpListener {
 
     /// Waits for the next connection.
     ///
-    /// A connection that was lost before it was accepted is passed over. When descriptors or memory
-    /// run out, this waits: the log is warned, once until a minute has passed without a shortage, and
-    /// every 100 ms there is another try. Those who connect meanwhile are in the backlog.
+    /// A connection that was lost before it was accepted is passed over. When somebody connects and there
+    /// are no descriptors or no memory left, this waits: the log is warned, once until a minute has passed
+    /// without a shortage, and every 100 ms there is another try. Those who connect meanwhile are in the
+    /// backlog. Only one that has a descriptor, but that epoll may not watch, is closed; the warning says so.
     ///
     /// # Cancellation
-    /// Safe: a connection is never taken and lost. (One that epoll has no memory left to watch is
-    /// closed.)
+    /// Safe: a connection is never taken and lost.
     ///
     /// # Errors
     /// Cancellation and timeouts; [`Error::Busy`](crate::Error::Busy) if another task accepts; of the
     /// system's only those that do not pass: this is no socket that listens (any more).
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let accept = |listener: &mio::net::TcpListener| {
-            let (stream, peer) = listener.accept()?;
-            Ok((TcpStream::from_mio(stream)?, peer))
-        };
-        self.listening.accept(accept).await
+        let watch = |(stream, peer)| Ok((TcpStream::from_mio(stream)?, peer));
+        self.listening.accept(|l| l.accept(), watch).await
     }
 
     /// The address it is bound to.

@@ -66,11 +66,8 @@ impl UnixListener {
     /// # Errors
     /// As [`TcpListener::accept`](super::TcpListener::accept).
     pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let accept = |listener: &mio::net::UnixListener| {
-            let (stream, peer) = listener.accept()?;
-            Ok((UnixStream::from_mio(stream)?, peer))
-        };
-        self.listening.accept(accept).await
+        let watch = |(stream, peer)| Ok((UnixStream::from_mio(stream)?, peer));
+        self.listening.accept(|l| l.accept(), watch).await
     }
 
     /// The address it is bound to.

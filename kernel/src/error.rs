@@ -201,9 +201,29 @@ impl Drop for Inner {
     }
 }
 
-/// An error of the system, which does not say what it was about.
+/// An error of the system, which does not say what it was about. Its number is the source's: an
+/// `io::Error` with a text of its own has none.
 pub(crate) fn about(what: impl fmt::Display, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+    let what = what.to_string();
+    io::Error::new(error.kind(), About { what, error })
+}
+
+#[derive(Debug)]
+struct About {
+    what: String,
+    error: io::Error,
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for About {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 /// Runs foreign code that belongs to no task: if it panics that is logged, and the run goes on.

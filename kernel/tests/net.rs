@@ -179,6 +179,9 @@ fn errors_say_which_path_or_host() {
         // A name that no resolver is asked for: it has a zero byte.
         let error = lookup_host("no\0host", 80).await.unwrap_err().to_string();
         assert!(error.starts_with("no\0host: "), "{error}");
+        let error = lookup_host("", 80).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("expected"), "{error}");
     })
     .unwrap();
 }

@@ -122,6 +122,33 @@ fn serve_echo() {
     println!("\nwarnings: {}", WARNINGS.0.load(SeqCst));
 }
 
+/// However far it comes: the program's streams, its end, what the kernel watches.
+#[cfg(feature = "process")]
+#[test]
+fn what_cannot_be_started_is_named() {
+    use std::error::Error;
+    if !is_child() {
+        let status = child("what_cannot_be_started_is_named").wait();
+        return assert!(status.unwrap().success());
+    }
+    kernel::run(async {
+        let mut failed = 0;
+        let mut taken = take_all();
+        while let Err(e) = kernel::process::Command::new("true").output().await {
+            assert!(
+                e.to_string().starts_with("true: "),
+                "{failed} are free: {e}"
+            );
+            let system: Option<&io::Error> = e.source().and_then(|e| e.downcast_ref());
+            assert_eq!(system.and_then(|e| e.raw_os_error()), Some(libc::EMFILE));
+            failed += 1;
+            taken.pop().expect("it starts with what is free now");
+        }
+        assert!(failed > 1);
+    })
+    .unwrap();
+}
+
 /// Takes every descriptor that is left.
 fn take_all() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()

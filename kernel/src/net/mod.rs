@@ -1,4 +1,21 @@
 //! Sockets: TCP, UDP and Unix; and the names of hosts.
+//!
+//! # Errors
+//!
+//! Where the system's error does not say which path or host (or program, in `process`) it
+//! is about, that stands before its text. Such an error is of the same `kind`, but has no `raw_os_error`:
+//! the number is that of its source.
+//!
+//! ```
+//! # kernel::run(async {
+//! use std::{error::Error, io};
+//! let error = kernel::net::UnixStream::connect("/no/such/socket").await.unwrap_err();
+//! assert!(error.to_string().starts_with("/no/such/socket: "));
+//! assert_eq!(error.kind(), io::ErrorKind::NotFound);
+//! let system: Option<&io::Error> = error.source().and_then(|e| e.downcast_ref());
+//! assert_eq!(system.and_then(|e| e.raw_os_error()), Some(libc::ENOENT));
+//! # }).unwrap();
+//! ```
 
 mod eyeballs;
 mod listening;

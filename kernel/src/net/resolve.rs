@@ -16,7 +16,7 @@ use crate::{error::about, run_in_thread, trap::breathe};
 ///
 /// # Errors
 /// The resolver's, with the host before its text: an unknown one, or no answer; never an empty list.
-/// And cancellation and timeouts.
+/// `InvalidInput` for an empty text. And cancellation and timeouts.
 ///
 /// # Panics
 /// Outside a running kernel.
@@ -33,6 +33,11 @@ pub async fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         breathe().await?;
         return Ok(vec![(address, port).into()]);
+    }
+    if host.is_empty() {
+        breathe().await?;
+        let text = "the host is \"\": a name or an address is expected";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let name = host.to_owned();
     let look = move || Ok((name.as_str(), port).to_socket_addrs()?.collect::<Vec<_>>());

@@ -88,24 +88,21 @@ impl Command {
     /// about a millisecond.
     ///
     /// # Errors
-    /// The system's: no such program or directory, no permission (both with the program's name
-    /// before the system's text), too many processes or descriptors.
+    /// The system's, with the program's name before its text (where its number is then, is told in
+    /// [`net`](crate::net#errors)): no such program or directory, no permission, too many processes or
+    /// descriptors.
     ///
     /// # Panics
     /// Outside a running kernel.
     pub fn spawn(&mut self) -> io::Result<Child> {
         self.command.process_group(0);
-        let child = self.command.spawn().map_err(|e| self.failed(e))?;
-        Child::new(child)
+        let child = self.command.spawn().and_then(Child::new);
+        child.map_err(|e| self.failed(e))
     }
 
     /// Says what could not be started, and where: the system's error is the same for a program
     /// that is not there and for such a directory.
     fn failed(&self, error: io::Error) -> io::Error {
-        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-        if !matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) {
-            return error; // a shortage, which its number tells best
-        }
         let program = self.command.get_program().display();
         match self.command.get_current_dir() {
             Some(place) => about(format_args!("{program} in {}", place.display()), error),

@@ -7,20 +7,25 @@
 use std::{error::Error, io, net::SocketAddr, time::Duration};
 
 use kernel::{
-    TaskGroup,
-    io::BufReader,
+    TaskGroup, ignore_after,
+    io::{BufReader, Write},
     net::{TcpListener, TcpStream},
     shield,
     signal::{SIGINT, SIGTERM, Signals},
     sleep, timeout_after, yield_now,
 };
 
-/// No request takes longer, and so neither does the end of the server.
+/// No request takes longer, and so, but for `LINGER`, neither does the end of the server.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a client has for hanging up when we do.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves until a signal comes, and ends well then; fails if the listener does.
-pub async fn serve_until_signalled(listener: TcpListener, deadline: Duration) -> io::Result<()> {
-    let mut signals = Signals::new(&[SIGTERM, SIGINT])?;
+pub async fn serve_until(
+    mut signals: Signals,
+    listener: TcpListener,
+    deadline: Duration,
+) -> io::Result<()> {
     let mut parts = TaskGroup::new();
     parts.spawn(serve(listener, deadline));
     parts.spawn(async move { Ok(signals.next().await.map(drop)?) });
@@ -45,12 +50,25 @@ async fn serve(listener: TcpListener, deadline: Duration) -> io::Result<()> {
     Err(ended)
 }
 
-/// One client, with as many requests as it brings. Between two of them it can be cancelled; a request
-/// that has begun is under a shield, and the deadline is under it too, where it still works.
+/// One client. What it sent and we did not read would make our close a reset, which may overtake the
+/// last answer; so it hangs up first, if it does so soon.
 async fn converse(stream: TcpStream, deadline: Duration) -> io::Result<()> {
-    let mut requests = BufReader::new(&stream);
+    let ended = answer_all(&stream, deadline).await;
+    let _ = stream.shutdown_write(); // fails if the client has gone
+    let rest = async {
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = shield(ignore_after(LINGER, rest)).await; // behind a long request the cleanup budget is over
+    ended
+}
+
+/// As many requests as it brings. Between two of them it can be cancelled; a request that has begun is
+/// under a shield, and the deadline is under it too, where it still works.
+async fn answer_all(stream: &TcpStream, deadline: Duration) -> io::Result<()> {
+    let mut requests = BufReader::new(stream);
     while let Some(request) = requests.read_line().await? {
-        shield(timeout_after(deadline, answer(&stream, request))).await?;
+        shield(timeout_after(deadline, answer(stream, request))).await?;
         yield_now().await?; // if the next request is here already, nothing else waits, and nothing tells
     }
     Ok(())
@@ -71,9 +89,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7777".into());
     let address: SocketAddr = address.parse()?;
     kernel::run(async move {
+        let signals = Signals::new(&[SIGTERM, SIGINT])?; // before it is told that it can be ended
         let listener = TcpListener::bind(address)?;
         println!("listening on {}", listener.local_addr()?);
-        serve_until_signalled(listener, DEADLINE).await
+        serve_until(signals, listener, DEADLINE).await
     })??;
     println!("everybody has left");
     Ok(())

@@ -88,9 +88,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let address: SocketAddr = address.parse()?;
     kernel::run(async move {
+        let mut signals = Signals::new(&[SIGINT, SIGTERM])?;
         let listener = TcpListener::bind(address)?;
         println!("http://{}/", listener.local_addr()?);
-        let mut signals = Signals::new(&[SIGINT, SIGTERM])?;
         let mut parts = TaskGroup::new();
         parts.spawn(serve(listener));
         parts.spawn(async move { Ok(signals.next().await.map(drop)?) });

@@ -10,7 +10,7 @@ use kernel::{
     JoinHandle,
     io::BufReader,
     net::{TcpListener, TcpStream},
-    signal::{SIGINT, SIGTERM},
+    signal::{SIGINT, SIGTERM, Signals},
     spawn, timeout_after,
 };
 
@@ -35,7 +35,8 @@ type Server = JoinHandle<io::Result<()>>;
 async fn busy_and_idle(time: &str, deadline: Duration) -> io::Result<(Server, Client, Client)> {
     let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
     let address = listener.local_addr()?;
-    let server = spawn(graceful::serve_until_signalled(listener, deadline));
+    let signals = Signals::new(&[SIGTERM, SIGINT])?;
+    let server = spawn(graceful::serve_until(signals, listener, deadline));
     let come =
         || async { io::Result::Ok(Client(BufReader::new(TcpStream::connect(address).await?))) };
     let (mut busy, idle) = (come().await?, come().await?);
@@ -57,15 +58,28 @@ fn clients_finish_what_they_are_at_within_the_deadline() {
         assert_eq!(idle.hear().await?.as_deref(), Some("how many seconds?"));
         raise(SIGTERM);
         assert_eq!(idle.hear().await?, None);
+        drop(idle); // else the server would wait for that a little
         let newcomer = TcpStream::connect(busy.0.get_ref().peer_addr()?).await;
         assert!(newcomer.is_err(), "nobody listens any more");
         assert_eq!(busy.hear().await?.as_deref(), Some("done"));
         assert_eq!(busy.hear().await?, None);
+        drop(busy);
         timeout_after(LONG, server.join()).await??;
 
-        let (server, mut busy, _idle) = busy_and_idle("3600\n", Duration::from_millis(50)).await?;
+        let (server, mut busy, idle) = busy_and_idle("3600\n", Duration::from_millis(50)).await?;
+        drop(idle);
         raise(SIGINT);
         assert_eq!(busy.hear().await?, None);
+        drop(busy);
+        timeout_after(LONG, server.join()).await??;
+
+        // A request that nobody will read: at the close the system answers it with a reset.
+        let (server, mut busy, idle) = busy_and_idle("3600\n", Duration::from_millis(50)).await?;
+        drop(idle);
+        busy.ask("0\n").await?;
+        raise(SIGTERM);
+        while busy.hear().await?.is_some() {}
+        drop(busy);
         timeout_after(LONG, server.join()).await??;
         io::Result::Ok(())
     })

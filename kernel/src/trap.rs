@@ -296,13 +296,15 @@ impl Core {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn look_for_missed(&self, id: WaitId) -> Option<Error> {
         let answered_at = {
             let waits = self.waits.borrow();
             let wait = waits.get(id);
             let here = |task: &Task| wait.was_answered_in(task, self.scope.get());
-            (wait.answer().is_some() && self.with_current_task(here)).then(|| wait.answered_at())
+            let answered_at = wait.answer().map(|_| wait.answered_at())?;
+            let missed = answered_at != self.interruptions.get() && self.with_current_task(here);
+            missed.then_some(answered_at)
         };
         self.missed(answered_at?)
     }

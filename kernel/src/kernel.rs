@@ -133,7 +133,7 @@ pub(crate) struct Core {
     /// `main` has ended: whatever is left, or spawned from now on, is cancelled.
     pub(crate) closing: Cell<bool>,
 
-    /// How many tasks of other threads came after `main` had ended, and were refused; `None` before.
+    /// How many tasks of other threads were taken up after `main` had ended, and refused; `None` before.
     pub(crate) refused: Cell<Option<u32>>,
 
     /// Wakers of combinators, to be called when nothing is half done.
@@ -265,8 +265,9 @@ impl Kernel {
     /// Runs `main` and every task it spawns, until `main` ends; then runs what
     /// [`at_shutdown`](crate::at_shutdown) was given, cancels what is left, waits for its end, and
     /// gives `main`'s value. Nothing outlives the run silently: a task that is left is named in
-    /// the log, unless it is a [daemon](crate::JoinHandle::daemon). Tasks that other threads hand in
-    /// after `main`'s end are refused; see [`Handle::spawn`](crate::Handle::spawn).
+    /// the log, unless it is a [daemon](crate::JoinHandle::daemon). Tasks of other
+    /// threads that the kernel has not taken up by `main`'s end are refused; see
+    /// [`Handle::spawn`](crate::Handle::spawn).
     ///
     /// # Panics
     /// If a kernel runs on this thread already. A panic of `main` goes on here. In a dead end

@@ -138,6 +138,46 @@ fn a_task_handed_in_when_main_has_ended_is_refused() {
     assert_eq!(next.join().unwrap(), 1);
 }
 
+/// The story: `main` blocked the thread until it ended, so no turn came by, and what was handed in meanwhile
+/// went into the next run. Who waits for an answer would hang until then.
+#[test]
+fn what_came_before_the_end_of_main_is_answered_in_its_run() {
+    for with_another_left in [false, true] {
+        let mut kernel = Kernel::builder().build().unwrap();
+        let done = Rc::new(RefCell::new(Vec::new()));
+        let says = done.clone();
+        let submitted = kernel.run(async move {
+            if with_another_left {
+                spawn(sleep(Duration::from_secs(3600))).daemon();
+            }
+            let (handle, list) = (handle(), remote(says));
+            let thread = move || {
+                let submit = |_| handle.submit(|| async { unreachable!("main has ended") });
+                let submitted: Vec<kernel::Submitted<()>> = (0..1000).map(submit).collect();
+                list.with(|list| {
+                    list.borrow_mut().push("call");
+                    let (task, hook) = (list.clone(), list.clone());
+                    spawn(async move { task.borrow_mut().push("task") });
+                    at_shutdown(async move { hook.borrow_mut().push("hook") });
+                });
+                submitted
+            };
+            thread::spawn(thread).join().unwrap()
+        });
+        done.borrow_mut().sort();
+        assert_eq!(*done.borrow(), ["call", "hook", "task"]);
+        for submitted in submitted {
+            let refused = submitted.join_by(Instant::now());
+            assert!(matches!(refused, Ok(Err(JoinError::Cancelled))));
+        }
+        assert_eq!(
+            Rc::strong_count(&done),
+            1,
+            "the run has left nothing behind"
+        );
+    }
+}
+
 /// Kept for a next run, what such a thread waits for would hold up the task that waits for the thread:
 /// under a shield, for ever.
 #[test]

@@ -91,6 +91,17 @@ fn the_kernels_own_reaper_is_not_mentioned() {
 #[test]
 fn a_crowd_that_is_left_takes_few_lines() {
     let lines = logged(async {
+        (0..11).for_each(|_| drop(spawn(sleep(Duration::from_secs(60)))));
+    });
+    assert!(
+        lines[10].contains("before one more task, which is"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_large_crowd_that_is_left_takes_as_few_lines() {
+    let lines = logged(async {
         for _ in 0..1000 {
             spawn(sleep(Duration::from_secs(60)));
         }
@@ -241,9 +252,40 @@ fn tasks_that_come_from_other_threads_too_late_are_counted() {
             kernel::run_in_thread(thread).await.unwrap();
         });
     });
-    let said =
-        "WARN kernel: main had ended before 3 tasks came from other threads: they were not started";
+    let said = "WARN kernel: main had ended before 3 tasks from other threads were taken up: they \
+                were not started";
     assert_eq!(lines, [said]);
+}
+
+/// One that was handed in in time, but found no turn, is counted as well.
+#[test]
+fn a_task_that_came_while_main_blocked_is_mentioned() {
+    let lines = logged(async {
+        let handle = kernel::handle();
+        let thread = std::thread::spawn(move || handle.spawn(pending::<()>));
+        thread.join().unwrap();
+    });
+    let said = "WARN kernel: main had ended before a task from another thread was taken up: it was not started";
+    assert_eq!(lines, [said]);
+}
+
+/// It does not say that a task is dropped which goes on, and ends with its value.
+#[test]
+fn a_shielded_task_that_takes_too_long_to_clean_up_is_said_to_go_on() {
+    let lines = logged(async {
+        let shielded = spawn(async {
+            kernel::shield(sleep(Duration::from_secs(60)))
+                .await
+                .unwrap();
+            7
+        });
+        yield_now().await.unwrap();
+        shielded.cancel().await.unwrap();
+        assert_eq!(shielded.join().await.unwrap(), 7);
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let said = "is used up, and it is dropped once its shield ends, unless it ends by itself: #2 ";
+    assert!(lines[0].contains(said), "{lines:?}");
 }
 
 #[test]

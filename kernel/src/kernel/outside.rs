@@ -193,7 +193,8 @@ impl fmt::Debug for Shared {
 ///
 /// May be kept as long as one likes: when the kernel is gone, what is sent to it goes nowhere, and
 /// who waits for an answer is told so. Tasks are refused already when `main` has ended, so that a run
-/// ends however many threads go on handing them in.
+/// ends however many threads go on handing them in. What comes in the last moments of a run, when the
+/// kernel has listened for the last time, waits for the next run or for the end of the kernel.
 ///
 /// Nothing here waits for room: who sends faster than the kernel works fills the memory. The
 /// kernel reads 128 notes a turn and serves its deadlines and descriptors in between, so its own

@@ -88,21 +88,30 @@ impl Core {
         }
     }
 
-    /// `main` has ended: runs the hooks, then ends what is left; and again, if a task that cleaned
-    /// up has left a hook.
+    /// `main` has ended: whatever is left ends, and whatever other threads said by then is heard: no
+    /// turn may have come by since, and who waits for an answer would wait for the next run. It is read
+    /// once, for a storm would have more every time; and may leave hooks or tasks in its turn.
     pub(crate) fn close_down(&self) {
         self.refused.set(Some(0));
+        self.wind_up();
+        self.read_all_notes();
+        self.wind_up();
+        self.report_refused();
+    }
+
+    /// Runs the hooks, then ends what is left; and again, if a task that cleaned up has left a hook.
+    fn wind_up(&self) {
         loop {
+            self.closing.set(false);
             self.run_hooks();
             self.end_all();
             if self.hooks.borrow().is_empty() {
-                return self.report_refused();
+                return;
             }
-            self.closing.set(false);
         }
     }
 
-    /// A task comes from another thread. When `main` has ended it is refused: started, only to be
+    /// A task from another thread is taken up. When `main` has ended it is refused: started, only to be
     /// cancelled at once, it would have a cleanup budget of its own, and the run would end when those
     /// threads get tired. It is not kept for a next run either: a task that cleans up may be waiting for
     /// the very thread that waits for this one.
@@ -117,11 +126,15 @@ impl Core {
     }
 
     fn report_refused(&self) {
-        let refused = self.refused.get().unwrap_or(0);
-        if refused > 0 {
-            log::warn!(
-                "kernel: main had ended before {refused} tasks came from other threads: they were not started"
-            );
+        match self.refused.get().unwrap_or(0) {
+            0 => {}
+            1 => log::warn!(
+                "kernel: main had ended before a task from another thread was taken up: it was not started"
+            ),
+            refused => log::warn!(
+                "kernel: main had ended before {refused} tasks from other threads were taken up: they were \
+                 not started"
+            ),
         }
     }
 
@@ -185,8 +198,11 @@ fn report_left(left: &[Task]) {
         let task = Observed::new(task);
         log::warn!("kernel: main has ended before {task}, which is cancelled now");
     }
-    if left.len() > NAMED {
-        let more = left.len() - NAMED;
-        log::warn!("kernel: main has ended before {more} more tasks, which are cancelled now");
+    match left.len().saturating_sub(NAMED) {
+        0 => {}
+        1 => log::warn!("kernel: main has ended before one more task, which is cancelled now"),
+        more => {
+            log::warn!("kernel: main has ended before {more} more tasks, which are cancelled now");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
@@ -59,6 +60,18 @@ impl Core {
             };
             self.read(note);
         }
+    }
+
+    /// Acts on all that other threads have left up to now, however much, and on nothing that comes
+    /// meanwhile.
+    pub(crate) fn read_all_notes(&self) {
+        let mut notes = self.notes.take();
+        if self.shared.is_noted() {
+            let mut unread = VecDeque::new();
+            self.shared.take(&mut unread);
+            notes.append(&mut unread);
+        }
+        notes.into_iter().for_each(|note| self.read(note));
     }
 
     fn read(&self, note: Note) {

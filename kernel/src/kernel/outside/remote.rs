@@ -45,8 +45,8 @@ impl<T> Submitted<T> {
     ///
     /// # Deadlocks
     /// A kernel that is kept but not run starts nothing, so this waits until it is run or dropped. Its
-    /// owner must do that *before* it waits for a thread that may wait here. (After 10 seconds of waiting
-    /// for a kernel that does not run, the log has a warning.)
+    /// owner must do that *before* it waits for a thread that may wait here. (Every 10 seconds this looks
+    /// whether the kernel runs; the first time that it does not, the log has a warning.)
     ///
     /// # Panics
     /// On the thread of the very kernel, which would wait for itself for ever: while it runs, and
@@ -94,7 +94,10 @@ impl Handle {
     ///
     /// It waits for the kernel to [`run`](crate::Kernel::run) if it does not now. While a run ends,
     /// from the end of `main` on, it is refused: the closure is dropped, as it is when the kernel is gone.
-    /// (Only what other threads hand in is; what is left of the run may still [`spawn`](crate::spawn).)
+    /// So is a task that was handed in before, but not taken up by then, because `main` blocked the thread
+    /// until it ended; one that comes when the ending run has listened for the last time waits for the next.
+    /// (Only what other threads hand in is refused; what is left of the run may still
+    /// [`spawn`](crate::spawn).)
     #[track_caller]
     pub fn spawn<F>(&self, make: impl FnOnce() -> F + Send + 'static)
     where
@@ -220,6 +223,10 @@ impl<T: 'static> Remote<T> {
     /// # Errors
     /// [`Error::Closed`] if the kernel is gone.
     ///
+    /// # Deadlocks
+    /// A kernel that is kept but not run answers nothing, so this waits until it is run or dropped, as
+    /// [`Submitted::join`] does: its owner must do that *before* it waits for a thread that may wait here.
+    ///
     /// # Panics
     /// If the closure does: its panic goes on here. Also on the thread of the very kernel.
     #[track_caller]
@@ -238,7 +245,8 @@ impl<T: 'static> Remote<T> {
     }
 
     /// Starts a task that has the value: [`Handle::submit`] for what needs it. Refused like that one when
-    /// `main` has ended, where [`with`](Remote::with) and [`call`](Remote::call) still go through.
+    /// `main` has ended, where [`with`](Remote::with) and [`call`](Remote::call) still go through (unless
+    /// the run has listened for the last time: then they wait for the next).
     #[track_caller]
     pub fn submit<F, R>(&self, make: impl FnOnce(Rc<T>) -> F + Send + 'static) -> Submitted<R>
     where
@@ -288,7 +296,7 @@ impl Drop for Place {
     }
 }
 
-/// After so long, who waits for a kernel that does not run is told that it does not.
+/// So often, who waits looks whether the kernel runs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Blocks this thread until the kernel has given what is to come.
@@ -296,12 +304,14 @@ fn block<T>(shared: &Arc<Shared>, taker: &Taker<T>) -> Result<T, Missing> {
     refuse_own_thread(shared);
     if thread::current().id() != shared.thread {
         return take_patiently(taker, PATIENCE, || {
-            if !shared.runs() {
+            let stands = !shared.runs();
+            if stands {
                 log::warn!(
-                    "kernel: a thread has waited {PATIENCE:?} for a kernel that does not run: \
+                    "kernel: a thread has waited {PATIENCE:?} or more for a kernel that does not run: \
                      it goes on when that is run or dropped"
                 );
             }
+            stands
         });
     }
     let there = taker.take(Some(Instant::now())); // the kernel does not run
@@ -309,17 +319,18 @@ fn block<T>(shared: &Arc<Shared>, taker: &Taker<T>) -> Result<T, Missing> {
     there
 }
 
+/// Blocks, and asks `complains` whenever it has lasted so long again, until that says that it did.
 fn take_patiently<T>(
     taker: &Taker<T>,
     patience: Duration,
-    complain: impl FnOnce(),
+    mut complains: impl FnMut() -> bool,
 ) -> Result<T, Missing> {
-    match taker.take(Some(Instant::now() + patience)) {
-        Err(Missing::TimedOut) => {
-            complain();
-            taker.take(None)
+    loop {
+        match taker.take(Some(Instant::now() + patience)) {
+            Err(Missing::TimedOut) if complains() => return taker.take(None),
+            Err(Missing::TimedOut) => {}
+            there => return there,
         }
-        there => there,
     }
 }
 
@@ -360,12 +371,16 @@ mod tests {
     #[test]
     fn who_waits_long_complains_once_and_goes_on_waiting() {
         let (giver, taker) = handover();
-        let mut complained = false;
+        let (mut giver, mut looked) = (Some(giver), 0);
         let taken = take_patiently(&taker, Duration::ZERO, || {
-            complained = true;
-            giver.give(7); // it may come after the complaint
+            looked += 1;
+            let stands = looked == 3; // before, the kernel runs
+            if stands {
+                giver.take().unwrap().give(7); // it may come after the complaint
+            }
+            stands
         });
-        assert_eq!((taken, complained), (Ok(7), true));
+        assert_eq!((taken, looked), (Ok(7), 3));
         let (giver, taker) = handover();
         giver.give(8);
         let taken = take_patiently(&taker, Duration::ZERO, || unreachable!("it is there"));

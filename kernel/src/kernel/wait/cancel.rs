@@ -270,8 +270,12 @@ impl Core {
         task.record.make_rare().budget.set(None);
         if log::log_enabled!(log::Level::Warn) {
             let line = line_of(self, &task);
+            let end = match self.is_held(&task) {
+                true => " once its shield ends, unless it ends by itself",
+                false => "",
+            };
             log::warn!(
-                "kernel: the cleanup budget of a cancelled task is used up, and it is dropped: {line}"
+                "kernel: the cleanup budget of a cancelled task is used up, and it is dropped{end}: {line}"
             );
         }
         self.cancel_hard(&task);

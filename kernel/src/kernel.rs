@@ -225,10 +225,14 @@ impl Builder {
     /// what the kernel does: `ps`, `stats`, `now`, `cancel ID` and `help`, one command a line, as
     /// from `nc -U PATH`. It answers also when the kernel is stuck, and then names the task at
     /// fault. The socket is removed with the kernel; one left behind by a process that died is
-    /// replaced, and nothing else is: whatever else lies there is an error of [`build`](Builder::build). Default: none. It costs two readings of the clock and two free locks a step.
+    /// replaced, and nothing else is: whatever else lies there is an error of
+    /// [`build`](Builder::build), [`AddrInUse`](io::ErrorKind::AddrInUse) if somebody listens on it, or
+    /// makes a monitor there at that moment. Default: none. It costs two readings of the clock and two
+    /// free locks a step.
     ///
     /// Between its making and the change of its mode the socket is open to whom the umask lets
-    /// in: put it into a directory of your own where that matters.
+    /// in: put it into a directory of your own where that matters. While it is made, an empty file with
+    /// `.starting` at the end of its name lies beside it, so that two kernels do not replace one another's.
     pub fn monitor(mut self, path: impl Into<PathBuf>) -> Builder {
         self.watch.monitor = Some(path.into());
         self

@@ -2,9 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::PathBuf,
-    sync::mpsc,
+    sync::{Arc, Barrier, mpsc},
     thread,
     time::Duration,
 };
@@ -173,7 +179,7 @@ fn a_cancel_that_finds_the_loop_stuck_says_that_it_is_in_line() {
 #[test]
 fn a_path_belongs_to_one_monitor_and_what_a_dead_one_left_is_replaced() {
     let path = path("twice");
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // leaves its file
+    drop(UnixListener::bind(&path).unwrap()); // leaves its file
     let kernel = Kernel::builder().monitor(&path).build().unwrap();
     let refused = Kernel::builder().monitor(&path).build().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::AddrInUse);
@@ -190,6 +196,68 @@ fn a_path_belongs_to_one_monitor_and_what_a_dead_one_left_is_replaced() {
     );
     drop(kernel);
     assert!(!path.exists());
+}
+
+/// The story: to find out whether anybody listens, it was connected to, and that waited for room.
+#[test]
+fn a_socket_that_is_full_of_clients_is_alive() {
+    let path = path("full");
+    let listener = UnixListener::bind(&path).unwrap();
+    // SAFETY: it only makes the line of those who wait shorter, to one.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let _first = UnixStream::connect(&path).unwrap();
+    let (tell, told) = mpsc::channel();
+    let there = path.clone();
+    thread::spawn(move || tell.send(Kernel::builder().monitor(&there).build().map(drop)));
+    let refused = told.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::AddrInUse);
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// The story: each found the dead one's socket, and the slower took away what the faster had put there.
+#[test]
+fn of_two_that_find_a_dead_socket_one_gets_its_place() {
+    let path = Arc::new(path("race"));
+    for _ in 0..100 {
+        drop(UnixListener::bind(&*path).unwrap());
+        let both = Arc::new(Barrier::new(2));
+        let threads = [(); 2].map(|()| {
+            let (path, both) = (path.clone(), both.clone());
+            thread::spawn(move || {
+                both.wait();
+                let built = Kernel::builder().monitor(&*path).build();
+                both.wait();
+                let answer = (built.is_ok()).then(|| Client::new(&path).say("help"));
+                (
+                    built.map(drop).map_err(|e| (e.kind(), e.to_string())),
+                    answer,
+                )
+            })
+        });
+        let mut ends = threads.map(|thread| thread.join().unwrap());
+        ends.sort();
+        let [
+            (Ok(()), Some(answer)),
+            (Err((ErrorKind::AddrInUse, text)), None),
+        ] = &ends
+        else {
+            panic!("{ends:?}");
+        };
+        assert!(answer.contains("cancel ID"), "{answer}");
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_socket_that_another_has_put_there_since_stays() {
+    let path = path("since");
+    let kernel = Kernel::builder().monitor(&path).build().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    drop(kernel);
+    UnixStream::connect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
 }
 
 /// The story: to connect to a regular file is refused as to a socket that nobody listens on, so the file
@@ -220,6 +288,15 @@ fn what_is_no_socket_is_left_alone() {
     drop(kernel);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "put there since");
     std::fs::remove_file(&file).unwrap();
+
+    let lock = file.with_file_name(format!("{}.starting", file.file_name().unwrap().display()));
+    std::fs::write(&lock, "precious").unwrap();
+    let refused = Kernel::builder().monitor(&file).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused}");
+    assert_eq!(std::fs::read_to_string(&lock).unwrap(), "precious");
+    std::fs::write(&lock, "").unwrap(); // as one that died would leave it
+    drop(Kernel::builder().monitor(&file).build().unwrap());
+    assert!(!lock.exists() && !file.exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
     os::unix::net::UnixStream as StdUnixStream,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kernel::{
@@ -155,7 +155,9 @@ fn take_all() -> Vec<File> {
 }
 
 async fn warned(times: usize) {
+    let long = Instant::now() + LONG;
     while WARNINGS.0.load(SeqCst) < times {
+        assert!(Instant::now() < long, "nobody is warned");
         kernel::yield_now().await.unwrap();
     }
 }
@@ -207,4 +209,31 @@ fn a_shortage_can_be_interrupted_and_passes() {
     })
     .unwrap()
     .unwrap();
+}
+
+/// The story: the client waited without end, for whoever is not taken in makes no second event.
+#[test]
+fn a_shortage_does_not_make_the_monitor_deaf() {
+    if !is_child() {
+        let status = child("a_shortage_does_not_make_the_monitor_deaf").wait();
+        return assert!(status.unwrap().success());
+    }
+    count_warnings();
+    let path = std::env::temp_dir().join(format!("kernel-deaf-{}", std::process::id()));
+    let mut kernel = kernel::Kernel::builder().monitor(&path).build().unwrap();
+    kernel.run(async move {
+        let mut taken = take_all();
+        taken.pop(); // one for the client, none for the monitor
+        let mut client = StdUnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client.write_all(b"now\n").unwrap();
+        warned(1).await;
+        drop(taken);
+        match client.read(&mut [0; 4]) {
+            Ok(n) => assert_eq!(n, 4, "an answer"),
+            // It came in when some were free again, but not enough, and was sent away.
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::ConnectionReset),
+        }
+        assert_eq!(WARNINGS.0.load(SeqCst), 1, "one for an episode");
+    });
 }

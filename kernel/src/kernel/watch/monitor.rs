@@ -4,18 +4,16 @@
 //! that does not answer in time has its culprit named from the [`Board`] instead, together with
 //! the last listing that it gave. Each client has a thread of its own, so none waits for another.
 
+mod socket;
+
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::AsRawFd,
-        unix::{
-            fs::{FileTypeExt, PermissionsExt},
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::{UnixListener, UnixStream},
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +24,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
+use self::socket::Socket;
 use super::board::Board;
 use crate::{
     across::{Mutex, MutexGuard},
@@ -42,6 +41,8 @@ use crate::{
 
 /// A loop that has not answered for this long is called stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Where a descriptor or memory is lacking for a client, it is looked again so often.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// Clients at once; further ones are sent away.
 const CLIENTS: usize = 8;
 /// Tasks in a listing that names no number.
@@ -61,9 +62,8 @@ help       this
 An empty line ends each answer.
 ";
 
-/// The monitor of one kernel. Dropping it removes the socket and ends its threads.
+/// The monitor of one kernel. Dropping it ends its threads; the first takes the socket with it.
 pub(crate) struct Monitor {
-    path: PathBuf,
     room: Arc<Room>,
     stop: mio::Waker,
     thread: Option<JoinHandle<()>>,
@@ -89,10 +89,10 @@ impl Monitor {
         board: Arc<Board>,
         kernel: Arc<Shared>,
     ) -> io::Result<Monitor> {
-        let listener = bind(path).map_err(|e| about(path.display(), e))?;
+        let socket = Socket::bind(path).map_err(|e| about(path.display(), e))?;
         let poll = Poll::new()?;
         let stop = mio::Waker::new(poll.registry(), STOP)?;
-        let fd = listener.as_raw_fd();
+        let fd = socket.listener.as_raw_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
         let room = Arc::new(Room {
@@ -106,12 +106,11 @@ impl Monitor {
         let thread = thread::Builder::new()
             .name("kernel-monitor".into())
             .spawn(move || {
-                if let Err(e) = here.receive(&listener, poll) {
+                if let Err(e) = here.receive(&socket.listener, poll) {
                     log::error!("kernel: the monitor ends: {e}");
                 }
             })?;
         Ok(Monitor {
-            path: path.to_owned(),
             room,
             stop,
             thread: Some(thread),
@@ -130,48 +129,7 @@ impl Drop for Monitor {
         for client in self.room.clients().iter() {
             client.stream.shutdown(std::net::Shutdown::Both).ok();
         }
-        if kind_of(&self.path).is_ok_and(|kind| kind.is_socket()) {
-            fs::remove_file(&self.path).ok();
-        }
     }
-}
-
-/// Listens at the path, for this user only. A socket on which nobody listens any more is replaced.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            if !is_left_over(path)? {
-                return Err(e);
-            }
-            fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        other => other?,
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Asked of the socket itself: to connect to a file of another kind is refused too.
-fn is_left_over(path: &Path) -> io::Result<bool> {
-    let kind = kind_of(path)?;
-    if !kind.is_socket() {
-        let what = match () {
-            () if kind.is_file() => "a regular file",
-            () if kind.is_dir() => "a directory",
-            () if kind.is_symlink() => "a symbolic link",
-            () => "a device or pipe",
-        };
-        let text = format!("{what} lies where the monitor's socket is to be; it is left alone");
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
-    }
-    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    Ok(UnixStream::connect(path).is_err_and(refused))
-}
-
-fn kind_of(path: &Path) -> io::Result<fs::FileType> {
-    Ok(fs::symlink_metadata(path)?.file_type())
 }
 
 impl Room {
@@ -182,20 +140,35 @@ impl Room {
     /// Takes clients in until it is told to stop.
     fn receive(self: Arc<Room>, listener: &UnixListener, mut poll: Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(4);
-        let mut number = 0;
+        let (mut number, mut shortage) = (0, false);
         while !self.stopped.load(Ordering::Acquire) {
-            match poll.poll(&mut events, None) {
+            // Whoever was not taken in makes no second event.
+            match poll.poll(&mut events, shortage.then_some(SHORTAGE)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
-            while let Ok((stream, _)) = listener.accept() {
-                number += 1;
-                if let Err(e) = self.admit(number, stream) {
-                    log::warn!("kernel: the monitor cannot serve a client: {e}");
-                }
+            let taken = self.take_in(listener, &mut number);
+            if let (Err(e), false) = (&taken, shortage) {
+                log::warn!("kernel: the monitor cannot accept a client, and goes on trying: {e}");
             }
+            shortage = taken.is_err();
         }
         Ok(())
+    }
+
+    /// Takes in all that wait.
+    fn take_in(self: &Arc<Room>, listener: &UnixListener, number: &mut u64) -> io::Result<()> {
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            *number += 1;
+            if let Err(e) = self.admit(*number, stream) {
+                log::warn!("kernel: the monitor cannot serve a client: {e}");
+            }
+        }
     }
 
     fn admit(self: &Arc<Room>, number: u64, mut stream: UnixStream) -> io::Result<()> {

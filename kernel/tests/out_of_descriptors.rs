@@ -237,3 +237,23 @@ fn a_shortage_does_not_make_the_monitor_deaf() {
         assert_eq!(WARNINGS.0.load(SeqCst), 1, "one for an episode");
     });
 }
+
+#[test]
+fn a_monitor_does_not_complain_of_a_shortage_that_keeps_nobody_out() {
+    if !is_child() {
+        let status =
+            child("a_monitor_does_not_complain_of_a_shortage_that_keeps_nobody_out").wait();
+        return assert!(status.unwrap().success());
+    }
+    count_warnings();
+    let path = std::env::temp_dir().join(format!("kernel-last-{}", std::process::id()));
+    let kernel = kernel::Kernel::builder().monitor(&path).build().unwrap();
+    let mut taken = take_all();
+    // One for the client, and for who serves it one less than it needs.
+    taken.truncate(taken.len() - 3);
+    let mut client = StdUnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is sent away");
+    drop(kernel); // it has looked for a second client by then
+    assert_eq!(WARNINGS.0.load(SeqCst), 0);
+}

@@ -134,7 +134,7 @@ impl fmt::Display for Short {
 }
 
 /// True if somebody waits to be accepted, and if that cannot be known.
-fn has_callers(listener: &impl AsRawFd) -> bool {
+pub(crate) fn has_callers(listener: &impl AsRawFd) -> bool {
     let mut asked = libc::pollfd {
         fd: listener.as_raw_fd(),
         events: libc::POLLIN,

@@ -18,7 +18,7 @@
 //! ```
 
 mod eyeballs;
-mod listening;
+pub(crate) mod listening;
 mod resolve;
 mod tcp;
 mod udp;

@@ -1,17 +1,13 @@
 //! The end of a run: hooks, tasks that are left, daemons; and what the log says of them.
 
-use std::{
-    cell::RefCell,
-    future::pending,
-    rc::Rc,
-    sync::{Mutex, Once},
-    time::Duration,
-};
+use std::{cell::RefCell, future::pending, rc::Rc, sync::Once, time::Duration};
 
 use kernel::{Builder, Kernel, ManualClock, at_shutdown, sleep, spawn, sync::Event, yield_now};
 
-/// All lines that the kernel logs, each with the thread that it ran on: tests share the logger.
-static LINES: Mutex<Vec<(std::thread::ThreadId, String)>> = Mutex::new(Vec::new());
+thread_local! {
+    /// What the kernel has logged on this thread: tests share the logger.
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Keep;
 
@@ -22,10 +18,7 @@ impl log::Log for Keep {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = format!("{} {}", record.level(), record.args());
-        LINES
-            .lock()
-            .unwrap()
-            .push((std::thread::current().id(), line));
+        LINES.with_borrow_mut(|lines| lines.push(line));
     }
 
     fn flush(&self) {}
@@ -44,10 +37,7 @@ fn logged_by(builder: Builder, main: impl Future<Output = ()> + 'static) -> Vec<
     });
     let builder = builder.manual_clock(ManualClock::new());
     builder.build().unwrap().run(main);
-    let me = std::thread::current().id();
-    let lines = LINES.lock().unwrap();
-    let mine = lines.iter().filter(|(thread, _)| *thread == me);
-    mine.map(|(_, line)| line.clone()).collect()
+    LINES.take()
 }
 
 type Order = Rc<RefCell<Vec<&'static str>>>;

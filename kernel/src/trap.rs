@@ -177,8 +177,8 @@ enum State {
     New(Trap),
     /// The wait's index, and the run of the kernel in which it was made.
     Waiting(WaitId, u32),
-    /// It was granted, and came back with an interruption all the same: what it was granted is still in
-    /// the table, for whoever drops this to pass on.
+    /// It was answered, and came back with an interruption all the same: if it was granted, that is still
+    /// in the table, for whoever drops this to pass on.
     Missed(WaitId, u32),
     Done,
 }

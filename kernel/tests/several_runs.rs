@@ -28,6 +28,14 @@ fn kernel() -> Kernel {
     Kernel::builder().build().unwrap()
 }
 
+/// A kernel whose clock jumps, and whose first run has broken off where nothing could happen any more.
+fn after_a_dead_end(main: impl Future<Output = ()> + 'static) -> Kernel {
+    let builder = Kernel::builder().manual_clock(ManualClock::new());
+    let mut kernel = builder.build().unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| kernel.run(main))).is_err());
+    kernel
+}
+
 /// A wait that is asked for now and kept.
 async fn asked<F: Future + Unpin>(mut wait: F) -> F {
     poll_fn(|cx| {
@@ -343,23 +351,16 @@ fn after_a_panic_went_through_a_run_the_next_begins_clean() {
 /// A waker that was to be called when the run broke off is called in no other: it would keep that awake.
 #[test]
 fn a_waker_left_from_a_dead_end_does_not_keep_the_next_run_awake() {
-    let mut kernel = Kernel::builder()
-        .manual_clock(ManualClock::new())
-        .build()
-        .unwrap();
-    let dead_end = AssertUnwindSafe(|| {
-        kernel.run(async {
-            let child = spawn(pending::<()>());
-            let waits = async {
-                let mut join = pin!(child.join());
-                let mut other = Context::from_waker(Waker::noop());
-                poll_fn(|_| join.as_mut().poll(&mut other).map(drop)).await;
-            };
-            spawn(waits).detach();
-            pending::<()>().await
-        })
+    let mut kernel = after_a_dead_end(async {
+        let child = spawn(pending::<()>());
+        let waits = async {
+            let mut join = pin!(child.join());
+            let mut other = Context::from_waker(Waker::noop());
+            poll_fn(|_| join.as_mut().poll(&mut other).map(drop)).await;
+        };
+        spawn(waits).detach();
+        pending::<()>().await
     });
-    assert!(catch_unwind(dead_end).is_err());
     kernel.run(async { sleep(LONG).await.unwrap() }); // its clock jumps: it has nothing else to do
 }
 
@@ -372,17 +373,10 @@ fn the_run_after_a_dead_end_has_its_operations() {
             while kernel::trap::spend() {}
         }
     }
-    let mut kernel = Kernel::builder()
-        .manual_clock(ManualClock::new())
-        .build()
-        .unwrap();
-    let dead_end = AssertUnwindSafe(|| {
-        kernel.run(async {
-            let _spender = Spender;
-            pending::<()>().await
-        })
+    let mut kernel = after_a_dead_end(async {
+        let _spender = Spender;
+        pending::<()>().await
     });
-    assert!(catch_unwind(dead_end).is_err());
     kernel.run(async {
         kernel::trap::spend();
         yield_now().await.unwrap();

@@ -12,7 +12,7 @@ use crate::{
     kernel::{
         Core,
         outside::Call,
-        task::{cell::Task, spawn_at},
+        task::{Cancellation, cell::Task, spawn_at},
         watch::Observed,
     },
     time::timeout_after,
@@ -175,7 +175,7 @@ impl Core {
     /// Those that were cancelled before keep the time for cleaning up that they have left.
     fn end_tasks(&self, tasks: Vec<Task>) {
         for task in &tasks {
-            if task.cancellation() == crate::kernel::task::Cancellation::None {
+            if task.cancellation() == Cancellation::None {
                 self.cancel_task(task);
             }
         }

@@ -231,11 +231,11 @@ impl Left {
     pub(crate) const AGAIN: u8 = 4;
     /// The same, but by a wait of its own that was answered, or by a yield while it waits to be told of an
     /// interruption: neither is a reason to tell it later.
-    pub(crate) const ROUSED: u8 = 32;
+    pub(crate) const ROUSED: u8 = 8;
     /// Somebody looks on.
-    const WATCHED: u8 = 8;
+    const WATCHED: u8 = 16;
     /// Operations were done without waiting, or asked for: the next step may do as many as any.
-    const SPENT: u8 = 16;
+    const SPENT: u8 = 32;
 
     #[inline]
     pub(crate) fn add(&self, what: u8) {

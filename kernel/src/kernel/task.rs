@@ -84,7 +84,7 @@ impl fmt::Debug for TaskId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancellation {
     None,
-    /// Asked for, not yet delivered: at the end of the next step (see [`Rare::late`]), or else the
+    /// Asked for, not yet delivered: at the end of a step to come (see [`Rare::late`]), or else the
     /// task's next trap outside a shield comes back with it.
     Pending,
     /// Delivered: the task cleans up.

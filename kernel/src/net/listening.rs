@@ -164,6 +164,11 @@ mod tests {
         (Listening::new(listener).unwrap(), caller)
     }
 
+    fn virtual_run(main: impl Future<Output = ()> + 'static) {
+        let builder = crate::Kernel::builder().manual_clock(crate::ManualClock::new());
+        builder.build().unwrap().run(main);
+    }
+
     #[test]
     #[cfg_attr(any(miri, bare), ignore = "needs a system")]
     fn connections_that_were_lost_are_passed_over_and_keep_nobody_from_running() {
@@ -188,11 +193,7 @@ mod tests {
     #[test]
     #[cfg_attr(any(miri, bare), ignore = "needs a system")]
     fn a_shortage_is_sat_out_on_the_kernels_clock_and_other_errors_come_out() {
-        let mut kernel = crate::Kernel::builder()
-            .manual_clock(crate::ManualClock::new())
-            .build()
-            .unwrap();
-        kernel.run(async {
+        virtual_run(async {
             let start = now();
             let mut errors = SHORTAGES.iter().chain([&libc::EINVAL]);
             let (listening, caller) = listening();
@@ -210,11 +211,7 @@ mod tests {
     #[test]
     #[cfg_attr(any(miri, bare), ignore = "needs a system")]
     fn a_shortage_that_keeps_nobody_out_is_none() {
-        let mut kernel = crate::Kernel::builder()
-            .manual_clock(crate::ManualClock::new())
-            .build()
-            .unwrap();
-        kernel.run(async {
+        virtual_run(async {
             let start = now();
             let (listening, mut caller) = listening();
             let tries = Rc::new(Cell::new(0));
@@ -245,11 +242,7 @@ mod tests {
     #[test]
     #[cfg_attr(any(miri, bare), ignore = "needs a system")]
     fn what_cannot_be_watched_was_accepted_all_the_same() {
-        let mut kernel = crate::Kernel::builder()
-            .manual_clock(crate::ManualClock::new())
-            .build()
-            .unwrap();
-        kernel.run(async {
+        virtual_run(async {
             let start = now();
             let (listening, _caller) = listening();
             let full = Cell::new(true);

@@ -23,9 +23,9 @@ pub(crate) const STEPS_TO_BE_TOLD: u8 = 16;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Deadline {
     ToCome,
-    /// It has passed while the task was about to run: it expires at the end of the next poll, when
-    /// every part of the future below stands where it can be told; or, while the task wakes itself, of one
-    /// of so many.
+    /// It has passed while the task was about to run: it expires at the end of a poll, when every part of
+    /// the future below stands where it can be told. That is the next, or, while the task wakes itself, one
+    /// of this many.
     Late(u8),
     Expired,
 }
